@@ -1,0 +1,3930 @@
+/* offload.h - v0.1.0 - coroutines, an event loop and a policy for servers that hand heavy work away
+   MIT license, at the end of this file.
+
+   Do this:
+       #define OFFLOAD_IMPLEMENTATION
+       #include "offload.h"
+   in exactly one C or C++ file, and only the #include in every other. Compile with -D_GNU_SOURCE -pthread.
+
+   A whole program: it echoes what each of its clients sends.
+
+       struct conn { ol_co co; ol_fd fd; int64_t n; char buf[4096]; };
+
+       static void echo(ol_co *co) {                           // one coroutine for each connection
+           struct conn *c = OL_SELF(co, struct conn, co);      // locals die at an await: state lives here
+           OL_BEGIN(co);
+           for (;;) {
+               OL_AWAIT(c->n, ol_read(co, c->fd, c->buf, sizeof c->buf));
+               if (c->n <= 0) break;
+               OL_AWAIT(c->n, ol_write(co, c->fd, c->buf, (size_t)c->n));
+               if (c->n < 0) break;
+           }
+           ol_close(co->loop, c->fd);
+           OL_END_THEN(co, free(c));
+       }
+
+   and the same with the bytes compressed on another core, while this one goes on with other connections:
+
+           OL_AWAIT(c->n, ol_run(co, ol_prep_deflate(&c->op, OL_GZIP, c->out, sizeof c->out, c->in, c->len)));
+
+   CONTENTS (search for the tag)
+       >>manual     model, rules, threads, ownership, errors, build macros, limits and costs
+       >>config     OL_API, versions, constants
+       >>status     errors and their texts
+       >>co         coroutines: frames, OL_BEGIN, OL_AWAIT, OL_CALL, OL_END
+       >>loop       the loop, timers, posts
+       >>io         fds, sockets, files
+       >>op         operations: deflate, inflate, crc32, call
+       >>policy     the table that decides where an operation runs
+       >>backend    the vtable behind which work is done; the thread pool
+     and under OFFLOAD_IMPLEMENTATION
+       >>sys        the seam: every contact with the outside, replaceable by macros
+       >>memory >>list >>ring >>clock >>timers >>coroutine >>epoll >>partition >>gate
+       >>io:impl >>files >>codec >>execute >>policy:impl >>op:impl >>backend:software >>backend:threads
+       >>loop:impl >>entry
+
+   ---------------------------------------------------------------------------------------------------------------
+   >>manual
+
+   MODEL
+     coroutine   a function `void f(ol_co *)` that runs until it must wait, returns, and is called again when it can
+                 go on. Its state is a struct of yours with an ol_co inside. It has no stack and allocates nothing.
+     partition   the unit of conflict. Each fd has one. While a root coroutine lives in a partition, no other root of
+                 that partition starts: it waits its turn, first come, first served. Other partitions go on.
+     operation   heavy work described by an ol_op of yours: compress, checksum, call a function.
+     policy      a table that decides for each operation whether it runs on the spot or on a backend, by its kind, its
+                 class (latency-critical or batch) and its size. Every operation says where it ran and why.
+     backend     something that runs operations: the built-in thread pool, or your own behind the same vtable.
+
+   RULES OF COROUTINES
+     1. Locals die at an await. Keep state in the struct; declare locals without initialisers before OL_BEGIN, or in
+        blocks that contain no await.
+     2. The expression inside an I/O await (read, write, accept, connect) is evaluated again each time the fd becomes
+        ready. Its arguments must be expressions over the struct, without side effects. An ol_run is evaluated once.
+     3. An await is a statement. It must stand directly in the coroutine's function, not inside a switch of your own
+        (a loop or an if is fine): an await inside a switch is trapped when it resumes.
+     4. Leave a coroutine through OL_END or OL_RETURN, never by a bare return: that is trapped, too.
+     5. At most one await a line.
+     6. After the end the library doesn't touch the ol_co again: OL_END_THEN(co, free(c)) is the place to free it.
+
+   THREADS
+     A loop and all that belongs to it is used by one thread, the one that runs it. ol_post and ol_notify may be called
+     from any thread and from signal handlers. ol_threads_create and ol_loop_create from any thread. Run one loop for
+     each core, with SO_REUSEPORT listeners, and let them share a pool.
+
+   OWNERSHIP AND LIFE TIME
+     ol_co, ol_op, ol_timer, ol_post_node and ol_stream are yours, at stable addresses:
+       ol_co          from ol_spawn until its end.
+       frames of sub-coroutines   from OL_CALL until they end; they may share a union.
+       ol_op, its buffers, dictionary and stream   the library's from ol_run/ol_submit until the await returns or
+                      `done` is called, without exception: not after a cancel, a deadline or a close either.
+       ol_timer       from start until it fires or ol_timer_stop.
+       ol_post_node   from ol_post until its function is called.
+     An ol_fd given to ol_close is closed by the library: at once, or when the last operation of its partition is done.
+
+   ERRORS
+     Negative errno values. Text that names the remedy: ol_co_error after an await, ol_op_error for an operation,
+     ol_error for the other calls. -ENOSPC output too small, -EBADMSG corrupt input, -EIO device fault, -ETIMEDOUT
+     deadline passed, -EAGAIN full, -ECANCELED, -ENOTSUP not built in, -EINVAL, -EBUSY, -EXDEV another partition's fd,
+     -EBADF closed or stale fd. The library never prints and never exits. A broken internal invariant, or a coroutine
+     that breaks rule 3 or 4, calls the panic hook (default: abort).
+
+   BUILD MACROS, defined before the inclusion, the same in every file
+     OFFLOAD_IMPLEMENTATION   in one file: the code
+     OFFLOAD_STATIC           everything static; no external symbol
+     OFFLOAD_NAMESPACE foo    the external symbols become foo_ol_...: several copies can live in one program
+     OFFLOAD_ISAL             deflate and inflate by ISA-L, link with -lisal (Debian: libisal-dev); it also speeds up
+                              crc32. Without it deflate and inflate answer -ENOTSUP.
+
+   LIMITS AND COSTS (bench/ prints the costs on your machine)
+     ol_frame 24 B, ol_co 64 B, ol_op 128 B; an idle connection costs a slot, a partition and an ol_co: <= 160 B.
+     No allocation for an event or an operation once tables and codec contexts have grown to their size. A codec
+     context (about 450 KB) belongs to a loop or a worker, never to a connection.
+     An I/O await that can go on at once costs its system call; nothing is registered or unregistered for a wait.
+*/
+#ifndef OFFLOAD_H
+#define OFFLOAD_H
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>config                                                                                                         */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#define OL_VERSION_MAJOR 0
+#define OL_VERSION_MINOR 1
+#define OL_VERSION_PATCH 0
+
+#if defined(OFFLOAD_STATIC)
+#define OL_API static __attribute__((unused))
+#elif defined(__cplusplus)
+#define OL_API extern "C"
+#else
+#define OL_API extern
+#endif
+
+#define OL__MUST_USE __attribute__((warn_unused_result))
+
+/* Names of external symbols. One line for each public function; with OFFLOAD_NAMESPACE each gets a prefix. */
+#if defined(OFFLOAD_NAMESPACE)
+#define OL__CAT2(a, b) a##_##b
+#define OL__CAT(a, b) OL__CAT2(a, b)
+#define OL__NAME(x) OL__CAT(OFFLOAD_NAMESPACE, x)
+#define ol_version OL__NAME(ol_version)
+#define ol_error OL__NAME(ol_error)
+#define ol_co_error OL__NAME(ol_co_error)
+#define ol_op_error OL__NAME(ol_op_error)
+#define ol_set_panic OL__NAME(ol_set_panic)
+#define ol__panic OL__NAME(ol__panic)
+#define ol__trap_await OL__NAME(ol__trap_await)
+#define ol_spawn OL__NAME(ol_spawn)
+#define ol_cancel OL__NAME(ol_cancel)
+#define ol_cancel_clear OL__NAME(ol_cancel_clear)
+#define ol_canceled OL__NAME(ol_canceled)
+#define ol_deadline OL__NAME(ol_deadline)
+#define ol_sleep OL__NAME(ol_sleep)
+#define ol_yield OL__NAME(ol_yield)
+#define ol__root_end OL__NAME(ol__root_end)
+#define ol__call OL__NAME(ol__call)
+#define ol_loop_create OL__NAME(ol_loop_create)
+#define ol_loop_destroy OL__NAME(ol_loop_destroy)
+#define ol_loop_run OL__NAME(ol_loop_run)
+#define ol_loop_step OL__NAME(ol_loop_step)
+#define ol_loop_stop OL__NAME(ol_loop_stop)
+#define ol_loop_drain OL__NAME(ol_loop_drain)
+#define ol_loop_desc_of OL__NAME(ol_loop_desc_of)
+#define ol_loop_get_stats OL__NAME(ol_loop_get_stats)
+#define ol_now OL__NAME(ol_now)
+#define ol_post OL__NAME(ol_post)
+#define ol_timer_start OL__NAME(ol_timer_start)
+#define ol_timer_stop OL__NAME(ol_timer_stop)
+#define ol_attach OL__NAME(ol_attach)
+#define ol_listen OL__NAME(ol_listen)
+#define ol_socket OL__NAME(ol_socket)
+#define ol_fd_raw OL__NAME(ol_fd_raw)
+#define ol_close OL__NAME(ol_close)
+#define ol_read OL__NAME(ol_read)
+#define ol_readv OL__NAME(ol_readv)
+#define ol_write OL__NAME(ol_write)
+#define ol_writev OL__NAME(ol_writev)
+#define ol_accept OL__NAME(ol_accept)
+#define ol_connect OL__NAME(ol_connect)
+#define ol_wait_readable OL__NAME(ol_wait_readable)
+#define ol_wait_writable OL__NAME(ol_wait_writable)
+#define ol_again OL__NAME(ol_again)
+#define ol_open OL__NAME(ol_open)
+#define ol_stat OL__NAME(ol_stat)
+#define ol_pread OL__NAME(ol_pread)
+#define ol_deflate_bound OL__NAME(ol_deflate_bound)
+#define ol_prep_deflate OL__NAME(ol_prep_deflate)
+#define ol_prep_deflate_chunk OL__NAME(ol_prep_deflate_chunk)
+#define ol_prep_inflate OL__NAME(ol_prep_inflate)
+#define ol_prep_inflate_chunk OL__NAME(ol_prep_inflate_chunk)
+#define ol_prep_crc32 OL__NAME(ol_prep_crc32)
+#define ol_prep_call OL__NAME(ol_prep_call)
+#define ol_run OL__NAME(ol_run)
+#define ol_submit OL__NAME(ol_submit)
+#define ol_op_cancel OL__NAME(ol_op_cancel)
+#define ol_op_where OL__NAME(ol_op_where)
+#define ol_op_why OL__NAME(ol_op_why)
+#define ol_exec_create OL__NAME(ol_exec_create)
+#define ol_exec_destroy OL__NAME(ol_exec_destroy)
+#define ol_op_exec OL__NAME(ol_op_exec)
+#define ol_policy_parse OL__NAME(ol_policy_parse)
+#define ol_loop_set_policy OL__NAME(ol_loop_set_policy)
+#define ol_loop_get_policy OL__NAME(ol_loop_get_policy)
+#define ol_notify_loop OL__NAME(ol_notify_loop)
+#define ol_threads_create OL__NAME(ol_threads_create)
+#define ol_threads_destroy OL__NAME(ol_threads_destroy)
+#endif
+
+/* Class of a coroutine, an fd or an operation: the operation's, else the coroutine's, else the fd's, else batch. */
+enum { OL_INHERIT = 0, OL_LATENCY = 1, OL_BATCH = 2 };
+
+/* What an await function returns to OL_AWAIT; you don't see it. */
+enum { OL__DONE = 0, OL__PENDING = 1 };
+
+typedef struct ol_loop ol_loop;
+typedef struct ol_co ol_co;
+typedef struct ol_frame ol_frame;
+typedef struct ol_op ol_op;
+typedef struct ol_backend ol_backend;
+
+/* A handle of an fd of a loop: its number and a generation, so that a stale one is recognised. 0 is never valid. */
+typedef uint64_t ol_fd;
+
+/* Run-time version: MAJOR << 16 | MINOR << 8 | PATCH of the implementation that was linked. */
+OL_API uint32_t ol_version(void);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>status                                                                                                         */
+
+/* The text for the last error that a call other than an await returned on this thread; names what to do. Never NULL,
+   static storage. */
+OL_API const char *ol_error(void);
+
+/* The text for the last negative result that an await gave this coroutine. Never NULL, static storage. */
+OL_API const char *ol_co_error(const ol_co *co);
+
+/* The text for a completed operation's negative result. Never NULL, static storage. */
+OL_API const char *ol_op_error(const ol_op *op);
+
+/* Called with a text when an internal invariant is broken or a coroutine leaves without OL_END. It may log, dump or
+   longjmp; if it returns, abort() follows. NULL: abort at once. Process-wide; set it before loops run. */
+OL_API void ol_set_panic(void (*hook)(const char *text));
+
+OL_API void ol__panic(const char *text);
+OL_API void ol__trap_await(ol_co *co);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>co                                                                                                             */
+
+/* A frame: one in ol_co for the root, and one in your struct for each sub-coroutine that it calls. 24 bytes. */
+struct ol_frame {
+    uint32_t state;      /* 0 at the start, else the source line of the await where it waits */
+    uint32_t bits;       /* root only: the coroutine's flags */
+    void (*fn)(ol_co *); /* its function */
+    ol_frame *up;        /* its caller, NULL in the root */
+};
+
+/* A coroutine. Embed it in a struct of yours; ol_spawn fills it. Members are read-only for you. 64 bytes. */
+struct ol_co {
+    ol_frame frame;   /* the root's frame; must stay the first member */
+    ol_frame *top;    /* innermost frame, resumed directly */
+    ol_loop *loop;    /* the loop it runs on */
+    union {
+        ol_co *next; /* queued: next in the queue */
+        ol_op *op;   /* waiting for this operation */
+        ol_fd fd;    /* waiting for this fd */
+    } link;
+    int64_t result; /* result of the last await */
+    uint32_t part;  /* its partition */
+    uint32_t timer; /* its place in the loop's timer heap, 0 none */
+};
+
+/* The struct of type `type` that embeds, as `member`, the running coroutine (ol_co) or sub-coroutine (ol_frame). */
+#define OL_SELF(co, type, member) ((type *)(void *)((char *)(co)->top - offsetof(type, member)))
+
+/* The struct of type `type` that embeds *ptr as `member`: for ol_op, ol_timer, ol_post_node callbacks. */
+#define OL_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
+enum { /* ol_frame.state */
+    OL__RUNNING = 0x7fffffff
+};
+enum {                      /* ol_frame.bits of the root */
+    OL__CO_CLASS = 0x3,     /* its class */
+    OL__CO_DONE = 0x4,      /* the await's result is in co->result */
+    OL__CO_RETRY = 0x8,     /* the fd may be ready: evaluate the await again */
+    OL__CO_CANCELED = 0x10, /* ol_cancel was called */
+    OL__CO_EXPIRED = 0x20,  /* its deadline has passed */
+    OL__CO_CLOSED = 0x40,   /* the fd it waited for was closed */
+    OL__CO_WAIT_SHIFT = 8,  /* 8..11: what it waits for */
+    OL__CO_ERR_SHIFT = 16   /* 16..23: which text belongs to the last error */
+};
+
+/* Opens the body of a coroutine. Declare locals above it, without initialisers that must survive an await. */
+#define OL_BEGIN(co)                                                                                                   \
+    {                                                                                                                  \
+        ol_co *const ol__co = (co);                                                                                    \
+        ol_frame *const ol__frame = ol__co->top;                                                                       \
+        const uint32_t ol__state = ol__frame->state;                                                                   \
+        ol__frame->state = OL__RUNNING;                                                                                \
+        switch (ol__state) {                                                                                           \
+        default: ol__trap_await(ol__co); return;                                                                       \
+        case 0:
+
+/* Waits for `await` (a call of ol_read, ol_run, ol_sleep, ...) and stores its int64_t result in `lhs`. */
+#define OL_AWAIT(lhs, await)                                                                                           \
+    do {                                                                                                               \
+        OL_DO(await);                                                                                                  \
+        (lhs) = ol__co->result;                                                                                        \
+    } while (0)
+
+/* The same for a result that you don't need. */
+#define OL_DO(await)                                                                                                   \
+    do {                                                                                                               \
+        if (0) {                                                                                                       \
+        case __LINE__:;                                                                                                \
+        }                                                                                                              \
+        if (ol__take(ol__co)) {                                                                                        \
+        } else if (await) {                                                                                            \
+            ol__frame->state = __LINE__;                                                                               \
+            return;                                                                                                    \
+        }                                                                                                              \
+    } while (0)
+
+/* Calls the sub-coroutine `fn` on the frame `frame_ptr` (an ol_frame * in your struct) and waits for its end; its
+   result (OL_RETURN; 0 from OL_END) goes to `lhs`. Cost of a resume inside it does not grow with the depth. */
+#define OL_CALL(lhs, frame_ptr, fn) OL_AWAIT(lhs, ol__call(ol__co, (frame_ptr), (fn)))
+
+/* Lets other ready work run, then goes on. Result: 0, or -ECANCELED, -ETIMEDOUT. */
+#define OL_YIELD() OL_DO(ol_yield(ol__co))
+
+/* Ends this coroutine (or sub-coroutine) with a result. */
+#define OL_RETURN(value)                                                                                               \
+    do {                                                                                                               \
+        ol__end(ol__co, ol__frame, (value));                                                                           \
+        return;                                                                                                        \
+    } while (0)
+
+/* Closes the body: the coroutine ends with result 0. */
+#define OL_END(co) OL_END_THEN(co, (void)0)
+
+/* The same, then evaluates `after`, which may free the struct that the coroutine lives in. */
+#define OL_END_THEN(co, after)                                                                                         \
+    ol__end((co), ol__frame, 0);                                                                                       \
+    after;                                                                                                             \
+    return;                                                                                                            \
+    }                                                                                                                  \
+    ol__panic("offload: a coroutine left its body by a break outside a loop: end it with OL_RETURN or OL_END");        \
+    }
+
+/* Starts a root coroutine on `fd`'s partition (0: one of its own) with a class (0: the fd's, else batch). It first
+   runs from the loop, never from here. If the partition is held it waits for its turn, FIFO. `co` need not be
+   initialised and must not be alive. 0, -EBADF (fd closed or stale), -EINVAL, -ENOMEM. */
+OL_API int ol_spawn(ol_loop *loop, ol_co *co, void (*fn)(ol_co *), ol_fd fd, int cls);
+
+/* Asks a coroutine to end: its await, and each later one, ends with -ECANCELED. An await of an operation first waits
+   for that operation, which is asked to stop and gives its true result if it was too late. Cancellation outranks a
+   deadline. The coroutine decides what to do: usually to clean up and end. From the loop's thread. */
+OL_API void ol_cancel(ol_co *co);
+
+/* Called by the coroutine that was cancelled or timed out, so that it can await again while it cleans up: forgets
+   the cancel request and the deadline. */
+OL_API void ol_cancel_clear(ol_co *co);
+
+/* 1 if a cancel request stands. */
+OL_API int ol_canceled(const ol_co *co);
+
+/* Sets the coroutine's one deadline, `ns` nanoseconds from now; 0 or less: none. When it passes, the await under way
+   and each later one end with -ETIMEDOUT until it is set again. -ENOMEM if the timer heap can't grow. */
+OL_API int ol_deadline(ol_co *co, int64_t ns);
+
+/* Awaits: the current time plus `ns`; result 0. */
+OL_API int ol_sleep(ol_co *co, int64_t ns) OL__MUST_USE;
+OL_API int ol_yield(ol_co *co) OL__MUST_USE;
+
+/* True once when the await's result has arrived. */
+static inline int ol__take(ol_co *co) {
+    const uint32_t bits = co->frame.bits;
+    co->frame.bits = bits & ~(uint32_t)OL__CO_DONE;
+    return (int)(bits & OL__CO_DONE);
+}
+
+OL_API void ol__root_end(ol_co *co);
+
+static inline void ol__end(ol_co *co, ol_frame *frame, int64_t result) {
+    co->result = result;
+    frame->state = 0;
+    if (frame->up) {
+        co->top = frame->up;
+        co->frame.bits |= (uint32_t)OL__CO_DONE;
+    } else {
+        ol__root_end(co);
+    }
+}
+
+OL_API int ol__call(ol_co *co, ol_frame *frame, void (*fn)(ol_co *)) OL__MUST_USE;
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>loop                                                                                                           */
+
+typedef struct ol_loop_desc {
+    ol_backend *const *backends; /* backends besides software; they must outlive the loop. NULL: none */
+    uint32_t nbackends;          /* how many; at most 7 */
+    uint32_t no_pool;            /* 1: don't add the process's shared thread pool, named "threads". Default: it is added
+                                    unless a backend of that name is in the list; its threads start at first use */
+    const char *policy;          /* policy text or the name of a preset, "pool" or "thesis". NULL: "pool" */
+    uint32_t events;             /* kernel events taken at a time. Default 256, at most 4096 */
+    uint32_t turn;               /* coroutines resumed between two looks at the kernel. Default 64 */
+    uint32_t latency_run;        /* latency-critical resumes in a row before one of batch. Default 8 */
+    uint32_t budget;             /* awaits that may go on without suspending in one resume. Default 64 */
+    uint32_t park_max;           /* operations that may wait for a full backend, for each class. Default 4096 */
+    uint32_t dequeue_batch;      /* completions taken from a backend at a time. Default 16 */
+    int64_t spin_ns;             /* how long to look for completions before sleeping. Default 0: don't spin */
+    int64_t sync_ns;             /* bound of a synchronous wait, then it suspends. Default 100,000 */
+    int64_t poll_ns;             /* interval at which backends that can't notify are polled. Default 1,000 */
+    void (*log)(void *user, int level, const char *text); /* level 0 error, 1 warning. NULL: silent */
+    void *log_user;
+    uint32_t canary_; /* must be 0: a desc that was not zeroed is refused */
+} ol_loop_desc;
+
+/* Counters since the loop was created. `size` is set by you to sizeof, so that the struct can grow. */
+typedef struct ol_loop_stats {
+    uint32_t size;
+    uint32_t roots;       /* root coroutines alive */
+    uint32_t ops;         /* operations accepted and not complete */
+    uint32_t fds;         /* fds attached, closing ones included */
+    uint64_t turns;       /* rounds of the loop */
+    uint64_t events;      /* kernel events */
+    uint64_t stale;       /* kernel events of closed fds, dropped */
+    uint64_t resumes;     /* coroutine resumes */
+    uint64_t sleeps;      /* times the loop slept */
+    uint64_t wakes;       /* times it was woken by ol_notify or ol_post */
+    uint64_t software;    /* operations run on the spot */
+    uint64_t offloaded;   /* operations given to backends */
+    uint64_t parked;      /* operations that waited for a full backend */
+    uint64_t withheld;    /* roots that had to wait for their partition */
+    uint64_t accept_full; /* accepts that found no free fd */
+} ol_loop_stats;
+
+/* Creates a loop. desc NULL: all defaults. Allocates; opens an epoll fd and an eventfd. 0, -EINVAL (see ol_error),
+   -ENOMEM, -EMFILE and other errors of the system. */
+OL_API int ol_loop_create(ol_loop **loop, const ol_loop_desc *desc);
+
+/* Frees a loop. Operations in flight are cancelled and waited for; fds that are still attached are closed.
+   -EBUSY while coroutines are alive (ol_loop_drain ends them) or when called from inside the loop. */
+OL_API int ol_loop_destroy(ol_loop *loop);
+
+/* Runs until ol_loop_stop, or until no coroutine, timer or operation is left. 0, -EBUSY if it runs already, or an error
+   of epoll. */
+OL_API int ol_loop_run(ol_loop *loop);
+
+/* One round: waits for at most timeout_ns (0: not at all; -1: without limit), then runs what is ready.
+   Returns 1 if anything is left to do, 0 if not, negative on error. */
+OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns);
+
+/* Makes ol_loop_run return after the round under way. From the loop's thread; from others by ol_post. */
+OL_API void ol_loop_stop(ol_loop *loop);
+
+/* Cancels every coroutine, then runs for at most timeout_ns until all have ended and all operations are complete.
+   0, or -ETIMEDOUT with some left. */
+OL_API int ol_loop_drain(ol_loop *loop, int64_t timeout_ns);
+
+/* The desc in force, every default resolved. */
+OL_API const ol_loop_desc *ol_loop_desc_of(const ol_loop *loop);
+
+OL_API void ol_loop_get_stats(const ol_loop *loop, ol_loop_stats *stats);
+
+/* The loop's time in ns, monotonic, taken at the start of the round. */
+OL_API int64_t ol_now(const ol_loop *loop);
+
+/* A function called from the loop on behalf of any thread. Zero it once; the library only writes `next`. */
+typedef struct ol_post_node {
+    void (*fn)(ol_loop *loop, struct ol_post_node *node); /* called once for each accepted post */
+    void *next;                                           /* NULL while it is not posted */
+} ol_post_node;
+
+/* Queues node; from any thread and from signal handlers; allocates nothing, takes no lock, can't fail for lack of
+   room. 0, or -EBUSY if the node is still queued from an earlier post: then its function is going to be called anyway,
+   and will see all that was written before this call. FIFO for posts of one thread. */
+OL_API int ol_post(ol_loop *loop, ol_post_node *node);
+
+/* A timer with a callback. Zero it once. */
+typedef struct ol_timer {
+    void (*fn)(ol_loop *loop, struct ol_timer *timer); /* called once, from the loop; may start it again */
+    uint32_t index;                                    /* place in the heap, 0 while it doesn't run */
+    uint32_t reserved;
+} ol_timer;
+
+/* Starts or restarts: fn is called in ns nanoseconds, not earlier. 0, -EINVAL, -ENOMEM. O(log n). */
+OL_API int ol_timer_start(ol_loop *loop, ol_timer *timer, int64_t ns, void (*fn)(ol_loop *, ol_timer *));
+
+/* Stops it if it runs; fn will not be called. O(log n). */
+OL_API void ol_timer_stop(ol_loop *loop, ol_timer *timer);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>io                                                                                                             */
+
+/* Hands a pollable fd (socket, pipe, eventfd, ...) to the loop: makes it non-blocking and registers it once, edge-
+   triggered, for everything. From then on use the handle, and ol_close. -EPERM: it can't be polled (a regular file:
+   use ol_pread). -EBADF, -EEXIST (attached already), -EINVAL (class), -ENOMEM, -ENOSPC. One system call or three. */
+OL_API int ol_attach(ol_loop *loop, int fd, int cls, ol_fd *handle);
+
+/* A listening socket: SO_REUSEADDR, and SO_REUSEPORT if reuseport. fd class is inherited by what it accepts.
+   Port 0 lets the system choose: ask getsockname(ol_fd_raw(handle)). Errors of socket, bind, listen. */
+OL_API int ol_listen(ol_loop *loop, const struct sockaddr *addr, socklen_t len, int backlog, int reuseport, int cls,
+                     ol_fd *handle);
+
+/* A new socket that belongs to the partition of the running coroutine `co`: its awaits on it are served at once. */
+OL_API int ol_socket(ol_co *co, int domain, int type, int protocol, ol_fd *handle);
+
+/* The fd number of a handle, or -EBADF if it is closed or stale. For getsockname and setsockopt; don't close it. */
+OL_API int ol_fd_raw(const ol_loop *loop, ol_fd handle);
+
+/* Closes. Legal at any time, with awaits and operations under way: awaits on it end with -ECANCELED, later ones with
+   -EBADF; operations of its partition get a cancel request; a socket is shut down so that the peer sees it now.
+   close(2) follows the last of those operations. 0 or -EBADF. */
+OL_API int ol_close(ol_loop *loop, ol_fd handle);
+
+/* The awaits below: result >= 0, or -EBADF (closed, stale), -EXDEV (fd of another partition), -EBUSY (someone waits for
+   this direction already), -ECANCELED, -ETIMEDOUT, or the error of the system call. Arguments are evaluated again on each
+   wake-up (rule 2). TCP_NODELAY and the like are yours to set. */
+
+/* Reads 1 to len bytes; 0 is the end of the stream. */
+OL_API int ol_read(ol_co *co, ol_fd fd, void *buf, size_t len) OL__MUST_USE;
+
+/* Reads once into the iovecs; like ol_read. */
+OL_API int ol_readv(ol_co *co, ol_fd fd, const struct iovec *iov, int n) OL__MUST_USE;
+
+/* Writes all of it: the result is len, or an error after which it is unknown how much was sent. Never SIGPIPE on
+   sockets. */
+OL_API int ol_write(ol_co *co, ol_fd fd, const void *buf, size_t len) OL__MUST_USE;
+
+/* Writes all of the iovecs, which it advances as it goes (so after an error they hold what was not sent). Result: the
+   bytes written. At most IOV_MAX entries. */
+OL_API int ol_writev(ol_co *co, ol_fd fd, struct iovec *iov, int n) OL__MUST_USE;
+
+/* Accepts a connection: the result is its ol_fd, non-blocking, attached, a partition of its own. When no fd is free
+   (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM) the error comes after a pause of 10 ms, so that a loop around it can't spin. */
+OL_API int ol_accept(ol_co *co, ol_fd listener) OL__MUST_USE;
+
+/* Connects; result 0. */
+OL_API int ol_connect(ol_co *co, ol_fd fd, const struct sockaddr *addr, socklen_t len) OL__MUST_USE;
+
+/* Waits until the fd is readable (writable), for calls of your own; result 0. If your call then says EAGAIN, tell it by
+   ol_again(loop, fd, write) before you wait again. */
+OL_API int ol_wait_readable(ol_co *co, ol_fd fd) OL__MUST_USE;
+OL_API int ol_wait_writable(ol_co *co, ol_fd fd) OL__MUST_USE;
+OL_API int ol_again(ol_loop *loop, ol_fd fd, int write);
+
+/* Regular files: on the spot where the page cache (name cache) has the answer, else as an operation of kind "file".
+   `op` and all that the arguments point to belong to the library until the await returns. Evaluated once. */
+
+enum { OL_BENEATH = 1 }; /* ol_open: refuse what leaves dirfd, by "..", absolute names or symbolic links: -EXDEV */
+
+/* openat: the result is a plain fd for ol_pread, ol_stat and close(2). mode matters with O_CREAT only. */
+OL_API int ol_open(ol_co *co, ol_op *op, int dirfd, const char *path, int flags, uint32_t mode, int how) OL__MUST_USE;
+
+/* fstatat; path NULL: fstat of dirfd. */
+OL_API int ol_stat(ol_co *co, ol_op *op, int dirfd, const char *path, struct stat *st) OL__MUST_USE;
+
+/* Reads len bytes at the offset, fewer only at the end of the file; result: the bytes read. */
+OL_API int ol_pread(ol_co *co, ol_op *op, int file, void *buf, size_t len, int64_t offset) OL__MUST_USE;
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>op                                                                                                             */
+
+enum { /* ol_op.kind */
+    OL_OP_CALL = 1,
+    OL_OP_CRC32 = 2,
+    OL_OP_DEFLATE = 3,
+    OL_OP_INFLATE = 4,
+    OL_OP_FILE = 5,
+    OL__KINDS = 6
+};
+enum { OL_RAW = 1, OL_ZLIB = 2, OL_GZIP = 3 }; /* formats: RFC 1951, 1950, 1952 */
+enum {                                         /* ol_op.level of deflate */
+    OL_LEVEL_AUTO = 0,                         /* static tables up to 8 KB, 1 above */
+    OL_LEVEL_1 = 1,                            /* ISA-L's levels 1 to 3 */
+    OL_LEVEL_2 = 2,
+    OL_LEVEL_3 = 3,
+    OL_LEVEL_STATIC = 4 /* ISA-L level 0 with the static Huffman tables of RFC 1951: fastest for small buffers */
+};
+enum { OL_SOFTWARE = 1, OL_SLICED = 2, OL_SYNC = 3, OL_ASYNC = 4, OL_AUTO = 5 }; /* modes */
+enum { OL_FULL_SOFTWARE = 1, OL_FULL_WAIT = 2, OL_FULL_FAIL = 3 };              /* what to do when a backend is full */
+enum {                                                                          /* ol_op.why */
+    OL_WHY_NONE = 0,
+    OL_WHY_RULE = 1,        /* the policy's rule */
+    OL_WHY_FULL = 2,        /* the backend was full: run in software now */
+    OL_WHY_PARKED = 3,      /* the backend was full: waited for room */
+    OL_WHY_UNSUPPORTED = 4, /* the rule's backend doesn't do this kind */
+    OL_WHY_FAILED = 5,      /* the backend could not start or refused it */
+    OL_WHY_CACHE = 6,       /* a file operation that was answered on the spot */
+    OL_WHY_SYNC_BOUND = 7,  /* a synchronous wait exceeded its bound and was suspended */
+    OL_WHY_STOPPED = 8      /* cancelled or timed out before it ran */
+};
+
+/* State that runs through the chunks of one stream. Zero it before the first chunk. 24 bytes. */
+typedef struct ol_stream {
+    uint64_t total;    /* uncompressed bytes so far */
+    uint32_t check;    /* running crc32 (gzip) or adler32 (zlib) */
+    uint8_t started;   /* header written or read */
+    uint8_t finished;  /* trailer written or read */
+    uint8_t failed;    /* an earlier chunk failed: the stream can't go on */
+    uint8_t reserved[9];
+} ol_stream;
+
+/* An operation. ol_prep_* fills it; members of the first group may then be changed before it is submitted. 128 bytes. */
+struct ol_op {
+    const void *src; /* input */
+    void *dst;       /* output */
+    uint64_t len;    /* bytes of input (OL_OP_CALL: a size hint for the policy) */
+    uint64_t cap;    /* bytes that dst can hold */
+    union {
+        struct ol__codec_args {
+            const void *dict;  /* the uncompressed bytes that came before, NULL none */
+            ol_stream *stream; /* NULL: src is the whole */
+        } codec;
+        struct ol__call_args {
+            int64_t (*fn)(void *arg);
+            void *arg;
+        } call;
+        struct ol__file_args {
+            int64_t offset;
+            int32_t fd;
+            uint32_t what;
+        } file;
+    } u;
+    uint16_t dict_len;   /* bytes of dictionary, at most 32,768 */
+    uint8_t level;       /* OL_LEVEL_... */
+    uint8_t final;       /* of a stream's chunk: 1 the last one, 0 ends byte-aligned by a flush */
+    uint8_t cls;         /* class; 0 inherits */
+    uint8_t kind;        /* OL_OP_... */
+    uint8_t format;      /* OL_RAW, OL_ZLIB, OL_GZIP */
+    uint8_t reserved;
+    uint32_t timeout_us; /* cancelled with -ETIMEDOUT after so many microseconds; 0: never */
+    uint32_t crc;        /* crc32: start value, 0 for a new one */
+
+    /* results, valid when the await returned or in `done` */
+    int64_t result; /* bytes written, or what the kind says; or a negative errno */
+    uint64_t used;  /* inflate: bytes of input consumed */
+    uint8_t where;  /* index of the backend; 0 is software. ol_op_where names it */
+    uint8_t why;    /* OL_WHY_... */
+    uint8_t mode;   /* OL_SOFTWARE, OL_SYNC, OL_ASYNC */
+    uint8_t err;
+
+    /* the library's */
+    uint8_t state_;
+    uint8_t flags_;
+    uint16_t magic_;
+    uint32_t part_;
+    uint32_t timer_;
+    union {
+        ol_co *co;             /* awaited by */
+        void (*done)(ol_op *); /* or to be reported to */
+    } owner_;
+    ol_op *next_;         /* a queue's link; a backend's while it has the operation */
+    ol_op *prev_in_part_; /* list of the partition's operations */
+    ol_op *next_in_part_;
+};
+
+/* Bytes that dst must have so that a deflate of len bytes, in any format, can't fail for lack of room. */
+OL_API uint64_t ol_deflate_bound(uint64_t len);
+
+/* Fill an operation; they return op, so that they can stand inside ol_run. Nothing runs yet. */
+
+/* Compresses src into dst as one complete stream (set u.codec.stream for a chunk). Result: bytes written. -ENOSPC if cap
+   is too small. */
+OL_API ol_op *ol_prep_deflate(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len);
+
+/* One chunk of a stream. `dict`: up to 32,768 bytes that came immediately before src, NULL for none (a worse ratio).
+   final 0: the output ends at a byte boundary and can be sent; 1: the last one, with the trailer. */
+OL_API ol_op *ol_prep_deflate_chunk(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len,
+                                    ol_stream *stream, const void *dict, uint32_t dict_len, int final);
+
+/* Decompresses one stream, header to trailer, checksum verified. Result: bytes written; op->used: bytes of input
+   consumed (more may follow: gzip members can be concatenated, RFC 1952 section 2.2). -ENOSPC, -EBADMSG (corrupt or
+   truncated). Nothing is written past cap. */
+OL_API ol_op *ol_prep_inflate(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len);
+
+/* One chunk, as ol_prep_deflate_chunk cut it; dict: the last 32,768 bytes of output before this chunk. */
+OL_API ol_op *ol_prep_inflate_chunk(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len,
+                                    ol_stream *stream, const void *dict, uint32_t dict_len, int final);
+
+/* CRC-32 (IEEE 802.3, as in gzip), going on from `start` (0 for a new one). Result: the checksum, 0..2^32-1. */
+OL_API ol_op *ol_prep_crc32(ol_op *op, uint32_t start, const void *src, uint64_t len);
+
+/* Any function of yours, run on a worker: it may block and compute, and must not touch the loop. Result: what it
+   returns. */
+OL_API ol_op *ol_prep_call(ol_op *op, int64_t (*fn)(void *arg), void *arg);
+
+/* Await form: submits and waits. Where the policy says software it runs now and the coroutine goes on without
+   suspending, within a budget. Result: the operation's; besides -EINVAL (not prepared, bad arguments), -EBUSY (in
+   flight), -EAGAIN (full), -ENOTSUP, -ECANCELED, -ETIMEDOUT. */
+OL_API int ol_run(ol_co *co, ol_op *op) OL__MUST_USE;
+
+/* Callback form: `done` is called once, from the loop, never from here. Submitted while a coroutine runs, the operation
+   belongs to that partition and holds it. 0: accepted; otherwise a negative errno and `done` isn't called. */
+OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_op *));
+
+/* A request: the operation still completes, with -ECANCELED if it was stopped in time, else with its true result. 0, or
+   -EINVAL if it is not in flight. From the loop's thread. */
+OL_API int ol_op_cancel(ol_loop *loop, ol_op *op);
+
+/* Where it ran ("software", "threads", ...) and why, as text. */
+OL_API const char *ol_op_where(const ol_loop *loop, const ol_op *op);
+OL_API const char *ol_op_why(const ol_op *op);
+
+/* A codec context: what ol_op_exec needs. About 450 KB, allocated in parts as needed. One thread at a time. */
+typedef struct ol_exec ol_exec;
+OL_API ol_exec *ol_exec_create(void);
+OL_API void ol_exec_destroy(ol_exec *exec);
+
+/* Runs a prepared operation now, on this thread, without loop, policy or partition: for backends, tests and programs
+   that just want the codec. Sets op->result and returns it. */
+OL_API int64_t ol_op_exec(ol_exec *exec, ol_op *op);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>policy
+
+   Text, one rule a line, the first that matches decides; `#` starts a comment:
+
+       # op       class     bytes      mode      backend   when-full
+       deflate    latency   0-8191     software  -         -
+       deflate    any       8K-        async     threads   wait
+
+   op: call crc32 deflate inflate file any. class: latency batch any. bytes: N, N-M, N- with suffixes K (1,024) and M;
+   mode: software, sync (spin, bounded), async (suspend); backend: a name the loop knows, - for software;
+   when-full: software, wait, fail. What no rule matches runs in software. Reserved: sliced, auto. */
+
+#define OL_POLICY_RULES 64
+
+typedef struct ol_rule {
+    uint8_t kind; /* OL_OP_..., 0 any */
+    uint8_t cls;  /* OL_LATENCY, OL_BATCH, 0 any */
+    uint8_t mode; /* OL_SOFTWARE, OL_SYNC, OL_ASYNC */
+    uint8_t full; /* OL_FULL_...; 0 means software for latency, wait for batch */
+    uint32_t reserved;
+    uint64_t min, max; /* bytes, inclusive; max 0 means no limit */
+    char backend[16];  /* "" for software */
+} ol_rule;
+
+typedef struct ol_policy {
+    uint32_t n;
+    uint32_t reserved;
+    ol_rule rule[OL_POLICY_RULES];
+} ol_policy;
+
+/* Parses text (or a preset's name, "pool" or "thesis"). On error *out is unchanged and err, if not NULL, gets a text
+   with the line number. 0, -EINVAL, -ENOTSUP (sliced, auto), -ENOSPC (too many rules). */
+OL_API int ol_policy_parse(const char *text, ol_policy *out, char *err, size_t err_len);
+
+/* Puts a table in force for the operations submitted from now on. -EINVAL: a rule is malformed or names a backend that
+   the loop does not have (see ol_error); the old table stays. From the loop's thread. */
+OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy);
+
+/* The table in force. */
+OL_API void ol_loop_get_policy(const ol_loop *loop, ol_policy *policy);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>backend
+
+   A backend executes operations. It is one vtable; each loop opens a channel of its own and calls it from its thread
+   only. The built-in pool is written to the same contract; examples/backend.c has another.
+
+   Contract: each operation that submit accepted is returned by poll exactly once, with op->result set, also after
+   cancel. poll and look never block. submit does no heavy work. A full channel accepts fewer. While it has an operation,
+   a backend may use op->next_ and nothing else of the library's members. */
+
+#define OL_BACKEND_VERSION 1
+
+/* Where completions are announced: from any thread and from signal handlers. It wakes the loop if that sleeps. */
+typedef struct ol_notify ol_notify;
+OL_API void ol_notify_loop(ol_notify *notify);
+
+enum { /* ol_channel.flags */
+    OL_CHANNEL_NOTIFIES = 1, /* calls ol_notify_loop after each completion: the loop may sleep meanwhile */
+    OL_CHANNEL_NO_SYNC = 2   /* its engine shares the loop's core: don't spin for it, suspend */
+};
+
+typedef struct ol_channel {
+    void *self;     /* handed to the functions below */
+    uint32_t depth; /* operations of one class that may be in flight; at least 1 */
+    uint32_t flags;
+} ol_channel;
+
+struct ol_backend {
+    uint32_t version; /* OL_BACKEND_VERSION */
+    uint32_t kinds;   /* bit 1u << OL_OP_... for each kind it executes */
+    const char *name; /* as in the policy, at most 15 characters; "software" and "-" are taken */
+    void *self;
+    /* Opens a channel for a loop: fills *out. 0 or a negative errno. */
+    int (*open)(void *self, ol_notify *notify, ol_channel *out);
+    /* Takes up to n operations, in order; returns how many (0: full), or a negative errno (none taken). */
+    int (*submit)(void *channel, ol_op *const *ops, int n);
+    /* Hands back up to max completed operations; returns how many. */
+    int (*poll)(void *channel, ol_op **ops, int max);
+    /* How many poll would hand back now, at least as a yes or no; consumes nothing. O(1). */
+    int (*look)(void *channel);
+    /* Time in ns, on the loop's clock, at which poll is next worth calling; -1 unknown. NULL: unknown. */
+    int64_t (*next_ns)(void *channel, int64_t now);
+    /* Asks to stop op. 0: stopped, poll will hand it back with -ECANCELED. -EBUSY: too late, it will complete.
+       NULL: always too late. */
+    int (*cancel)(void *channel, ol_op *op);
+    /* Closes the channel; nothing is in flight. */
+    void (*close)(void *channel);
+};
+
+typedef struct ol_threads_desc {
+    uint32_t workers;  /* threads. Default: CPUs of the process - 1, at least 1, at most 64 */
+    uint32_t depth;    /* operations in flight for a loop and class. Default 256, rounded up to a power of 2 */
+    int64_t spin_ns;   /* how long an idle worker spins before it sleeps. Default 20,000 with several CPUs, 0 with one;
+                          -1: never spins */
+    uint32_t sched;    /* 0 default: SCHED_IDLE if the process has one CPU; 1 always SCHED_IDLE (work on the loops' own
+                          cores that never delays them), 2 never */
+    uint32_t canary_;  /* must be 0 */
+} ol_threads_desc;
+
+/* A pool of worker threads, shared by any number of loops; the threads start at the first operation. desc NULL: all
+   defaults. At most workers - 1 (of several) run calls and file operations. -EINVAL, -ENOMEM. */
+OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc);
+
+/* Stops the threads and frees it. -EBUSY while a loop uses it. */
+OL_API int ol_threads_destroy(ol_backend *backend);
+
+#endif /* OFFLOAD_H */
+
+#if defined(OFFLOAD_IMPLEMENTATION) && !defined(OFFLOAD_IMPLEMENTED_H)
+#define OFFLOAD_IMPLEMENTED_H
+
+#if !defined(__linux__)
+#error "offload.h: the implementation needs Linux (epoll, eventfd, futex)"
+#endif
+#if !defined(_GNU_SOURCE)
+#error "offload.h: compile the file with OFFLOAD_IMPLEMENTATION with -D_GNU_SOURCE (it needs accept4 and epoll)"
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>sys
+
+   The seam. Everything that touches the outside goes through these macros; a translation unit may define any of them
+   before it includes the implementation. System calls return -1 with errno set, as the originals do. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* memory; alignment as malloc's */
+#if !defined(OL_SYS_MALLOC)
+#define OL_SYS_MALLOC(n) malloc(n)
+#define OL_SYS_REALLOC(p, n) realloc((p), (n))
+#define OL_SYS_FREE(p) free(p)
+#endif
+
+/* clock: int64_t ns, monotonic */
+#if !defined(OL_SYS_NOW)
+#define OL_SYS_NOW() ol__sys_now()
+static int64_t ol__sys_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+#endif
+
+/* epoll and eventfd; timeout in ns, -1 without limit */
+#if !defined(OL_SYS_EPOLL_WAIT)
+#define OL_SYS_EPOLL_CREATE() epoll_create1(EPOLL_CLOEXEC)
+#define OL_SYS_EPOLL_CTL(ep, op, fd, event) epoll_ctl((ep), (op), (fd), (event))
+#define OL_SYS_EPOLL_WAIT(ep, events, n, timeout_ns) ol__sys_epoll_wait((ep), (events), (n), (timeout_ns))
+#define OL_SYS_EVENTFD() eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+#if !defined(SYS_epoll_pwait2)
+#define SYS_epoll_pwait2 441
+#endif
+static int ol__sys_epoll_wait(int ep, struct epoll_event *events, int n, int64_t timeout_ns) {
+    if (timeout_ns > 0) { /* Linux 5.11 has nanoseconds; older kernels get milliseconds, rounded up */
+        struct timespec t;
+        t.tv_sec = (time_t)(timeout_ns / 1000000000);
+        t.tv_nsec = (long)(timeout_ns % 1000000000);
+        const long r = syscall(SYS_epoll_pwait2, ep, events, n, &t, (void *)0, (size_t)0);
+        if (r >= 0 || errno != ENOSYS) return (int)r;
+        timeout_ns = (timeout_ns + 999999) / 1000000;
+        if (timeout_ns > INT_MAX) timeout_ns = INT_MAX;
+    }
+    return epoll_wait(ep, events, n, (int)timeout_ns);
+}
+#endif
+
+/* sockets and pipes; SEND and SENDV are for sockets and never raise SIGPIPE */
+#if !defined(OL_SYS_READ)
+#define OL_SYS_READ(fd, buf, n) read((fd), (buf), (n))
+#define OL_SYS_WRITE(fd, buf, n) write((fd), (buf), (n))
+#define OL_SYS_READV(fd, iov, n) readv((fd), (iov), (n))
+#define OL_SYS_WRITEV(fd, iov, n) writev((fd), (iov), (n))
+#define OL_SYS_SEND(fd, buf, n) send((fd), (buf), (n), MSG_NOSIGNAL)
+#define OL_SYS_SENDV(fd, iov, n) ol__sys_sendv((fd), (iov), (n))
+#define OL_SYS_ACCEPT(fd) accept4((fd), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+#define OL_SYS_CONNECT(fd, addr, len) connect((fd), (addr), (len))
+#define OL_SYS_SOCKET(domain, type, protocol) socket((domain), (type), (protocol))
+#define OL_SYS_BIND(fd, addr, len) bind((fd), (addr), (len))
+#define OL_SYS_LISTEN(fd, backlog) listen((fd), (backlog))
+#define OL_SYS_SHUTDOWN(fd) shutdown((fd), SHUT_RDWR)
+#define OL_SYS_CLOSE(fd) close(fd)
+#define OL_SYS_GETSOCKOPT(fd, name, value) ol__sys_getsockopt((fd), (name), (value))
+#define OL_SYS_SETSOCKOPT(fd, name, value) setsockopt((fd), SOL_SOCKET, (name), &(value), sizeof(value))
+#define OL_SYS_NONBLOCK(fd) ol__sys_nonblock(fd)
+static ssize_t ol__sys_sendv(int fd, struct iovec *iov, int n) {
+    struct msghdr m;
+    memset(&m, 0, sizeof m);
+    m.msg_iov = iov;
+    m.msg_iovlen = (size_t)n;
+    return sendmsg(fd, &m, MSG_NOSIGNAL);
+}
+static int ol__sys_getsockopt(int fd, int name, int *value) {
+    socklen_t len = sizeof *value;
+    return getsockopt(fd, SOL_SOCKET, name, value, &len);
+}
+static int ol__sys_nonblock(int fd) {
+    const int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || (flags & O_NONBLOCK)) return flags < 0 ? -1 : 0;
+    return fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+#endif
+
+/* files */
+#if !defined(OL_SYS_PREAD)
+#define OL_SYS_FSTAT(fd, st) fstat((fd), (st))
+#define OL_SYS_FSTATAT(fd, path, st) fstatat((fd), (path), (st), 0)
+#define OL_SYS_PREAD(fd, buf, n, offset) pread((fd), (buf), (n), (offset))
+#define OL_SYS_PREAD_CACHED(fd, buf, n, offset) ol__sys_pread_cached((fd), (buf), (n), (offset))
+#define OL_SYS_OPEN(dir, path, flags, mode) openat((dir), (path), (flags), (mode_t)(mode))
+#define OL_SYS_OPEN2(dir, path, flags, mode, resolve) ol__sys_open2((dir), (path), (flags), (mode), (resolve))
+#if !defined(SYS_openat2)
+#define SYS_openat2 437
+#endif
+enum { OL__RESOLVE_BENEATH = 0x08, OL__RESOLVE_CACHED = 0x20 }; /* linux/openat2.h, Linux 5.6 and 5.12 */
+static ssize_t ol__sys_pread_cached(int fd, void *buf, size_t n, int64_t offset) {
+#if defined(RWF_NOWAIT)
+    struct iovec iov;
+    iov.iov_base = buf;
+    iov.iov_len = n;
+    return preadv2(fd, &iov, 1, offset, RWF_NOWAIT);
+#else
+    (void)fd, (void)buf, (void)n, (void)offset;
+    errno = EOPNOTSUPP;
+    return -1;
+#endif
+}
+static int ol__sys_open2(int dir, const char *path, int flags, uint32_t mode, uint64_t resolve) {
+    uint64_t how[3]; /* struct open_how: flags, mode, resolve */
+    how[0] = (uint64_t)(uint32_t)flags;
+    how[1] = mode;
+    how[2] = resolve;
+    return (int)syscall(SYS_openat2, dir, path, how, sizeof how);
+}
+#endif
+
+/* threads */
+#if !defined(OL_SYS_THREAD_START)
+#define OL_SYS_THREAD pthread_t
+#define OL_SYS_THREAD_START(thread, fn, arg) ol__sys_thread_start((thread), (fn), (arg))
+#define OL_SYS_THREAD_JOIN(thread) pthread_join((thread), NULL)
+#define OL_SYS_FUTEX_WAIT(word, value) syscall(SYS_futex, (word), 128 /* WAIT, private */, (value), NULL, NULL, 0)
+#define OL_SYS_FUTEX_WAKE(word, n) syscall(SYS_futex, (word), 129 /* WAKE, private */, (n), NULL, NULL, 0)
+#define OL_SYS_MUTEX pthread_mutex_t
+#define OL_SYS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+#define OL_SYS_MUTEX_LOCK(m) pthread_mutex_lock(m)
+#define OL_SYS_MUTEX_UNLOCK(m) pthread_mutex_unlock(m)
+#define OL_SYS_CPUS() ol__sys_cpus()
+#define OL_SYS_SCHED_IDLE() ol__sys_sched_idle()
+static int ol__sys_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg) {
+    sigset_t all, old; /* the application's signals are for the application's threads */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    const int r = pthread_create(thread, NULL, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return r;
+}
+static int ol__sys_cpus(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+    const int n = CPU_COUNT(&set);
+    return n < 1 ? 1 : n;
+}
+static void ol__sys_sched_idle(void) {
+    struct sched_param p;
+    memset(&p, 0, sizeof p);
+    (void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &p);
+}
+#endif
+#if !defined(OL_SYS_PAUSE)
+#if defined(__x86_64__) || defined(__i386__)
+#define OL_SYS_PAUSE() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define OL_SYS_PAUSE() __asm__ volatile("yield" ::: "memory")
+#else
+#define OL_SYS_PAUSE() ((void)0)
+#endif
+#endif
+
+/* atomics. OL_SYS_ATOMIC names the type of a word shared by threads, OL_SYS_PLAIN that of plain data handed from one to
+   another. No stand-alone fences: ThreadSanitizer does not model them. */
+#if !defined(OL_SYS_ATOMIC)
+#define OL_SYS_ATOMIC(T) T
+#define OL_SYS_RELAXED __ATOMIC_RELAXED
+#define OL_SYS_ACQUIRE __ATOMIC_ACQUIRE
+#define OL_SYS_RELEASE __ATOMIC_RELEASE
+#define OL_SYS_ACQ_REL __ATOMIC_ACQ_REL
+#define OL_SYS_SEQ_CST __ATOMIC_SEQ_CST
+#define OL_SYS_LOAD(p, order) __atomic_load_n((p), (order))
+#define OL_SYS_STORE(p, value, order) __atomic_store_n((p), (value), (order))
+#define OL_SYS_XCHG(p, value, order) __atomic_exchange_n((p), (value), (order))
+#define OL_SYS_ADD(p, value, order) __atomic_fetch_add((p), (value), (order)) /* returns the old value */
+#define OL_SYS_CAS(p, expected, value, order)                                                                          \
+    __atomic_compare_exchange_n((p), (expected), (value), 0, (order), OL_SYS_RELAXED)
+#endif
+#if !defined(OL_SYS_PLAIN)
+#define OL_SYS_PLAIN(T) T
+#define OL_SYS_GET(x) (x)
+#define OL_SYS_SET(x, value) ((x) = (value))
+#endif
+
+#if defined(OFFLOAD_ISAL)
+#include <isa-l/crc.h>
+#include <isa-l/igzip_lib.h>
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>memory: errors, panic, tables                                                                                  */
+
+/* One text for each situation; the number is kept in a coroutine's or an operation's `err`. OL__E_SYSTEM stands for an
+   errno that a system call gave. */
+#define OL__SITUATIONS(X)                                                                                              \
+    X(OL__E_NONE, 0, "no error")                                                                                       \
+    X(OL__E_SYSTEM, 0, "a system call failed: strerror(-result) names the reason")                                     \
+    X(OL__E_STALE, EBADF, "the fd is closed or its handle stale: use the handle that attach, accept or socket gave")   \
+    X(OL__E_CLOSED, ECANCELED, "the fd was closed during the wait")                                                    \
+    X(OL__E_OTHER_PART, EXDEV, "the fd belongs to another partition: spawn the coroutine on it, or make it by "        \
+                               "ol_socket in the coroutine")                                                           \
+    X(OL__E_WAITER, EBUSY, "another coroutine waits for this direction of the fd: one reader and one writer each")     \
+    X(OL__E_CANCELED, ECANCELED, "the coroutine was cancelled: clean up and end, or call ol_cancel_clear")             \
+    X(OL__E_DEADLINE, ETIMEDOUT, "the coroutine's deadline has passed: set a new one by ol_deadline, or end")          \
+    X(OL__E_READ_ZERO, EINVAL, "a read of 0 bytes can't be told from the end of the stream: give it room")             \
+    X(OL__E_IOV, EINVAL, "the iovec array is empty, NULL or longer than IOV_MAX")                                      \
+    X(OL__E_NO_FD, EMFILE, "no free fd: raise ulimit -n, or close idle connections")                                   \
+    X(OL__E_NO_MEMORY, ENOMEM, "out of memory")                                                                        \
+    X(OL__E_NOT_PREPARED, EINVAL, "the operation is not prepared: call ol_prep_deflate, ol_prep_call, ... first")      \
+    X(OL__E_IN_FLIGHT, EBUSY, "the operation is in flight: wait until its await returns or done is called")            \
+    X(OL__E_NOT_IN_FLIGHT, EINVAL, "the operation is not in flight")                                                   \
+    X(OL__E_OP_BUFFER, EINVAL, "src is NULL with len > 0, or dst is NULL with cap > 0")                                \
+    X(OL__E_OP_FORMAT, EINVAL, "format must be OL_RAW, OL_ZLIB or OL_GZIP, level at most OL_LEVEL_STATIC")             \
+    X(OL__E_OP_DICT, EINVAL, "a dictionary has at most 32,768 bytes, a pointer, and a stream with an earlier chunk")   \
+    X(OL__E_OP_STREAM, EINVAL, "the stream is finished or failed: zero it to start a new one")                         \
+    X(OL__E_OP_FN, EINVAL, "the function is NULL")                                                                     \
+    X(OL__E_OP_CLASS, EINVAL, "class must be 0, OL_LATENCY or OL_BATCH")                                               \
+    X(OL__E_NO_CODEC, ENOTSUP, "deflate and inflate need ISA-L: define OFFLOAD_ISAL and link with -lisal")             \
+    X(OL__E_ZLIB_DICT, ENOTSUP, "the zlib stream needs a preset dictionary: use OL_RAW and a dictionary")              \
+    X(OL__E_NO_ROOM, ENOSPC, "the output is too small: ol_deflate_bound tells what deflate needs at most")             \
+    X(OL__E_CORRUPT, EBADMSG, "the compressed input is corrupt or truncated")                                          \
+    X(OL__E_OP_CANCELED, ECANCELED, "the operation was cancelled before it ran")                                       \
+    X(OL__E_OP_TIMEOUT, ETIMEDOUT, "the operation's timeout or its coroutine's deadline passed before it ran")         \
+    X(OL__E_FULL, EAGAIN, "the backend and its waiting line are full: submit later, or raise depth or park_max")       \
+    X(OL__E_RESULT, 0, "the function or backend returned this error itself")                                           \
+    X(OL__E_FILE_BENEATH, ENOTSUP, "OL_BENEATH needs openat2 (Linux 5.6)")                                             \
+    X(OL__E_DESC, EINVAL, "the desc was not zeroed, or a member is out of its range: see its comments in offload.h")   \
+    X(OL__E_BACKEND_DESC, EINVAL, "a backend is NULL, lacks a function, has another version, or a bad or double name") \
+    X(OL__E_ATTACHED, EEXIST, "the fd is attached to this loop already")                                               \
+    X(OL__E_FD_NUMBER, EBADF, "the fd number is negative")                                                             \
+    X(OL__E_NOT_POLLABLE, EPERM, "the fd can't be polled (a regular file?): use ol_pread")                             \
+    X(OL__E_SPAWN, EINVAL, "co and fn must not be NULL, class 0, OL_LATENCY or OL_BATCH")                              \
+    X(OL__E_RUNNING, EBUSY, "the loop is running: don't call this from inside it")                                     \
+    X(OL__E_ALIVE, EBUSY, "coroutines are alive: end them, or call ol_loop_drain first")                               \
+    X(OL__E_DRAIN, ETIMEDOUT, "coroutines or operations were still alive when the time was over")                      \
+    X(OL__E_TIMER, EINVAL, "the timer and its function must not be NULL")                                              \
+    X(OL__E_POSTED, EBUSY, "the node is still queued; its function is going to be called")                             \
+    X(OL__E_POLICY, EINVAL, "the policy is malformed: ol_policy_parse names the line")                                 \
+    X(OL__E_POLICY_MODE, ENOTSUP, "the modes sliced and auto are not in this version: use software, sync or async")    \
+    X(OL__E_POLICY_BACKEND, EINVAL, "the policy names a backend that this loop doesn't have: add it to the desc")      \
+    X(OL__E_POOL_BUSY, EBUSY, "a loop uses the pool: destroy the loops first")                                         \
+    X(OL__E_CHANNELS, ENOSPC, "the pool serves 256 loops at most: create another one")
+
+#define OL__ENUM_OF(name, number, text) name,
+enum ol__situation { OL__SITUATIONS(OL__ENUM_OF) OL__E_COUNT };
+#undef OL__ENUM_OF
+
+static const struct ol__text {
+    int number;
+    const char *text;
+} ol__texts[OL__E_COUNT] = {
+#define OL__TEXT_OF(name, number, text) {(number), (text)},
+    OL__SITUATIONS(OL__TEXT_OF)
+#undef OL__TEXT_OF
+};
+
+static __thread const char *ol__last_error = "no error";
+static void (*ol__panic_hook)(const char *text);
+
+OL_API void ol__panic(const char *text) {
+    if (ol__panic_hook) ol__panic_hook(text);
+    abort();
+}
+OL_API void ol_set_panic(void (*hook)(const char *text)) { ol__panic_hook = hook; }
+
+/* Cheap invariant checks; they stay on in release builds. */
+#define OL__CHECK(condition, text)                                                                                     \
+    do {                                                                                                               \
+        if (__builtin_expect(!(condition), 0)) ol__panic("offload: broken invariant: " text);                          \
+    } while (0)
+
+/* Remedies for the errnos that servers meet; other errnos have their usual text. */
+static const char *ol__system_text(int number) {
+    switch (number) {
+    case EMFILE:
+    case ENFILE: return ol__texts[OL__E_NO_FD].text;
+    case ENOMEM:
+    case ENOBUFS: return ol__texts[OL__E_NO_MEMORY].text;
+    case EADDRINUSE: return "the address is in use: another server listens there; choose another port";
+    case EACCES: return "permission denied: ports below 1024 and some files need privileges";
+    case ECONNREFUSED: return "connection refused: nothing listens there";
+    case ECONNRESET: return "the peer reset the connection";
+    case EPIPE: return "the peer has closed the connection";
+    case ENOENT: return "no such file";
+    case EXDEV: return "the name leads out of the directory";
+    case EFAULT: return "a buffer's address is invalid";
+    default: return ol__texts[OL__E_SYSTEM].text;
+    }
+}
+
+static const char *ol__situation_text(unsigned situation, int64_t result) {
+    if (result >= 0) return ol__texts[OL__E_NONE].text;
+    if (situation == OL__E_SYSTEM) return ol__system_text((int)-result);
+    return ol__texts[situation < OL__E_COUNT ? situation : 0].text;
+}
+
+/* For calls outside coroutines: remember the text, return the number. */
+static int ol__fail(enum ol__situation situation) {
+    ol__last_error = ol__texts[situation].text;
+    return -ol__texts[situation].number;
+}
+static int ol__fail_errno(int number) {
+    ol__last_error = ol__system_text(number);
+    return -number;
+}
+
+OL_API const char *ol_error(void) { return ol__last_error; }
+OL_API const char *ol_co_error(const ol_co *co) {
+    return ol__situation_text((co->frame.bits >> OL__CO_ERR_SHIFT) & 0xff, co->result);
+}
+OL_API const char *ol_op_error(const ol_op *op) { return ol__situation_text(op->err, op->result); }
+
+OL_API uint32_t ol_version(void) { return OL_VERSION_MAJOR << 16 | OL_VERSION_MINOR << 8 | OL_VERSION_PATCH; }
+
+static void *ol__zalloc(size_t n) {
+    void *p = OL_SYS_MALLOC(n);
+    if (p) memset(p, 0, n);
+    return p;
+}
+
+/* A table that holds at least `need` elements: the old one, or one doubled in size with the new elements zero. NULL: no
+   memory, and the old one stays. */
+static void *ol__grow(void *table, uint32_t *capacity, uint32_t need, size_t element) {
+    if (need <= *capacity) return table;
+    uint32_t n = *capacity ? *capacity : 64;
+    while (n < need && n <= UINT32_MAX / 2) n *= 2;
+    void *p = n < need ? NULL : OL_SYS_REALLOC(table, n * element);
+    if (!p) {
+        ol__fail(OL__E_NO_MEMORY);
+        return NULL;
+    }
+    memset((char *)p + *capacity * element, 0, (n - *capacity) * element);
+    *capacity = n;
+    return p;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>list: FIFO queues of coroutines and operations                                                                 */
+
+/* An item is the address of an ol_co, or that of an ol_op with bit 0 set. */
+typedef uintptr_t ol__item;
+
+typedef struct ol__queue {
+    ol__item head, tail;
+    uint32_t n;
+} ol__queue;
+
+static ol__item ol__item_co(ol_co *co) { return (uintptr_t)co; }
+static ol__item ol__item_op(ol_op *op) { return (uintptr_t)op | 1; }
+static ol_op *ol__item_to_op(ol__item item) { return (ol_op *)(item & ~(uintptr_t)1); }
+static ol__item ol__item_next(ol__item item) {
+    return item & 1 ? (ol__item)ol__item_to_op(item)->next_ : (ol__item)((ol_co *)item)->link.next;
+}
+static void ol__item_set_next(ol__item item, ol__item next) {
+    if (item & 1)
+        ol__item_to_op(item)->next_ = (ol_op *)next;
+    else
+        ((ol_co *)item)->link.next = (ol_co *)next;
+}
+
+static void ol__push(ol__queue *q, ol__item item) {
+    ol__item_set_next(item, 0);
+    if (q->tail)
+        ol__item_set_next(q->tail, item);
+    else
+        q->head = item;
+    q->tail = item;
+    q->n++;
+}
+
+static ol__item ol__pop(ol__queue *q) {
+    const ol__item item = q->head;
+    if (!item) return 0;
+    q->head = ol__item_next(item);
+    if (!q->head) q->tail = 0;
+    q->n--;
+    return item;
+}
+
+/* Takes an item out of the middle; O(n), on slow paths only. 1 if it was there. */
+static int ol__unlink(ol__queue *q, ol__item item) {
+    ol__item before = 0;
+    for (ol__item i = q->head; i; before = i, i = ol__item_next(i)) {
+        if (i != item) continue;
+        const ol__item next = ol__item_next(i);
+        if (before)
+            ol__item_set_next(before, next);
+        else
+            q->head = next;
+        if (!next) q->tail = before;
+        q->n--;
+        return 1;
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>ring: a bounded ring, one producer, many consumers                                                             */
+
+/* The producer is a loop, the consumers are workers. A slot holds an operation, NULL (free) or OL__TOMB (its operation
+   was cancelled while it waited). Positions are 64 bits wide and never wrap, so that a stalled consumer's CAS can't
+   succeed by mistake. */
+typedef struct ol__ring {
+    OL_SYS_ATOMIC(uint64_t) head; /* next position to claim */
+    char pad0[56];
+    OL_SYS_ATOMIC(uint64_t) tail; /* next position to fill */
+    uint64_t mask;
+    OL_SYS_ATOMIC(ol_op *) * slot;
+    char pad1[40];
+} ol__ring;
+
+#define OL__TOMB ((ol_op *)(uintptr_t)1)
+
+/* Loop: appends; 0 if it is full. A slot is free only when the worker that claimed it has emptied it. */
+static int ol__ring_put(ol__ring *r, ol_op *op) {
+    const uint64_t t = OL_SYS_LOAD(&r->tail, OL_SYS_RELAXED);
+    if (OL_SYS_LOAD(&r->slot[t & r->mask], OL_SYS_ACQUIRE)) return 0;
+    OL_SYS_STORE(&r->slot[t & r->mask], op, OL_SYS_RELAXED);
+    OL_SYS_STORE(&r->tail, t + 1, OL_SYS_RELEASE);
+    return 1;
+}
+
+static uint64_t ol__ring_size(ol__ring *r) {
+    const uint64_t h = OL_SYS_LOAD(&r->head, OL_SYS_ACQUIRE);
+    const uint64_t t = OL_SYS_LOAD(&r->tail, OL_SYS_ACQUIRE);
+    return t > h ? t - h : 0;
+}
+
+/* Worker: claims a share of what waits, at most `most`, with one CAS. Returns how many, from position *first on. */
+static uint64_t ol__ring_claim(ol__ring *r, uint64_t share, uint64_t most, uint64_t *first) {
+    uint64_t h = OL_SYS_LOAD(&r->head, OL_SYS_ACQUIRE);
+    for (;;) {
+        const uint64_t t = OL_SYS_LOAD(&r->tail, OL_SYS_ACQUIRE);
+        if (t <= h) return 0;
+        uint64_t n = (t - h + share - 1) / share;
+        if (n > most) n = most;
+        if (OL_SYS_CAS(&r->head, &h, h + n, OL_SYS_ACQ_REL)) {
+            *first = h;
+            return n;
+        }
+    }
+}
+
+/* Worker: empties a claimed slot; NULL if the operation was cancelled meanwhile. */
+static ol_op *ol__ring_take(ol__ring *r, uint64_t position) {
+    ol_op *op = OL_SYS_XCHG(&r->slot[position & r->mask], (ol_op *)NULL, OL_SYS_ACQ_REL);
+    return op == OL__TOMB ? NULL : op;
+}
+
+/* Loop: takes a waiting operation back; 0 if a worker has it. O(n), for cancels. */
+static int ol__ring_cancel(ol__ring *r, ol_op *op) {
+    const uint64_t t = OL_SYS_LOAD(&r->tail, OL_SYS_RELAXED);
+    for (uint64_t i = t > r->mask ? t - r->mask - 1 : 0; i < t; i++) {
+        ol_op *expected = op;
+        if (OL_SYS_LOAD(&r->slot[i & r->mask], OL_SYS_RELAXED) != op) continue;
+        return OL_SYS_CAS(&r->slot[i & r->mask], &expected, OL__TOMB, OL_SYS_ACQ_REL);
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>clock: the loop and its parts                                                                                  */
+
+/* Sleep and wake. The loop announces its sleep by an exchange, then looks once more for work; a notifier first
+   publishes its work, then exchanges. Both are read-modify-writes of one word, so one of the two sees the other. */
+struct ol_notify {
+    OL_SYS_ATOMIC(uint32_t) sleeping;
+    int eventfd;
+};
+
+typedef struct ol__slot { /* what the loop knows of an fd number */
+    uint32_t gen;         /* generation of the handle in force, or of the next one */
+    uint8_t bits;         /* OL__READ, OL__WRITE, ... */
+    uint8_t flags;        /* OL__OPEN, ... */
+    uint8_t cls;
+    uint8_t reserved;
+    uint32_t part;
+    uint32_t next_closing; /* fd + 1 of the next one that waits for its partition's operations */
+    ol_co *wait[2];        /* who waits to read, to write */
+} ol__slot;
+
+enum { OL__READ = 1, OL__WRITE = 2, OL__EOF = 4, OL__ERROR = 8, OL__URGENT = 16 }; /* slot.bits: readiness */
+enum { /* slot.flags */
+    OL__OPEN = 1,       /* attached */
+    OL__CLOSING = 2,    /* ol_close was called, close(2) waits for operations */
+    OL__STREAM = 4,     /* a short read means that it is drained */
+    OL__SOCKET = 8
+};
+enum { OL__IN = 0, OL__OUT = 1 }; /* directions */
+
+typedef struct ol__part { /* a partition */
+    ol_co *holder;        /* the root that lives in it; OL__CALLBACK while a done callback runs in it */
+    ol_co *first, *last;  /* roots that wait for it, FIFO */
+    ol_op *ops;           /* its operations in flight */
+    uint32_t fds;         /* attached fds */
+    uint32_t closing;     /* fd + 1 of the first closing one; in a free partition: index of the next free one */
+} ol__part;
+
+static ol_co ol__callback_holder;
+#define OL__CALLBACK (&ol__callback_holder)
+
+typedef struct ol__timer_entry {
+    int64_t when;      /* the key; not later than wake and deadline */
+    int64_t wake;      /* end of a sleep; a timer's time */
+    int64_t deadline;
+    uintptr_t target;  /* ol_co, ol_op | 1, ol_timer | 2 */
+} ol__timer_entry;
+
+typedef struct ol__lane { /* a loop's channel to a backend */
+    ol_backend *backend;
+    ol_channel channel;
+    uint32_t in_flight[3]; /* by class: staged and in the backend */
+    uint32_t in_backend;
+    ol__queue staged[3];   /* by class: to be submitted in a burst */
+    ol__queue parked[3];   /* by class: waiting for room */
+} ol__lane;
+
+enum { OL__LANES = 8 };
+
+struct ol_loop {
+    ol_notify notify; /* shared with other threads */
+    OL_SYS_ATOMIC(void *) posts;
+    char pad[64];
+    ol_loop_desc desc;
+    int ep;
+    uint32_t gen_seed;
+    int64_t now;
+    int64_t polled; /* when the kernel was last asked */
+    uint32_t skipped; /* rounds since then */
+    ol__slot *slot;
+    uint32_t slots;
+    uint32_t parts;
+    ol__part *part;
+    uint32_t free_part;
+    uint32_t used_parts;
+    ol__timer_entry *heap; /* 1-based */
+    uint32_t heap_capacity;
+    uint32_t heap_n;
+    uint32_t user_timers;
+    uint32_t budget;  /* what the running coroutine may still do without suspending */
+    ol__queue ready[3];
+    uint32_t latency_streak;
+    ol_co *current;   /* the running coroutine */
+    uint32_t current_part;
+    ol_op *sync_op;   /* a synchronous waiter's operation */
+    int inside, stop, draining;
+    ol__lane lane[OL__LANES]; /* [0] is software */
+    uint32_t lanes;
+    uint32_t ops; /* accepted, not complete */
+    ol_exec *exec;
+    struct epoll_event *event;
+    ol_policy policy;
+    uint8_t rule_lane[OL_POLICY_RULES];
+    ol_loop_stats stats;
+    int uses_default_pool;
+};
+
+static int64_t ol__refresh(ol_loop *loop) { return loop->now = OL_SYS_NOW(); }
+OL_API int64_t ol_now(const ol_loop *loop) { return loop->now; }
+
+static void ol__log(const ol_loop *loop, int level, const char *text) {
+    if (loop->desc.log) loop->desc.log(loop->desc.log_user, level, text);
+}
+
+OL_API void ol_notify_loop(ol_notify *notify) {
+    if (OL_SYS_XCHG(&notify->sleeping, 0u, OL_SYS_SEQ_CST)) {
+        const int saved = errno; /* this may run in a signal handler */
+        const uint64_t one = 1;
+        while (OL_SYS_WRITE(notify->eventfd, &one, sizeof one) < 0 && errno == EINTR) {}
+        errno = saved;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>timers: a 4-ary heap; each target knows its place                                                              */
+
+#define OL__NEVER INT64_MAX
+
+static void ol__heap_place(ol_loop *loop, uint32_t i, const ol__timer_entry *e) {
+    loop->heap[i] = *e;
+    if ((e->target & 3) == 0)
+        ((ol_co *)e->target)->timer = i;
+    else if ((e->target & 3) == 1)
+        ((ol_op *)(e->target & ~(uintptr_t)3))->timer_ = i;
+    else
+        ((ol_timer *)(e->target & ~(uintptr_t)3))->index = i;
+}
+
+static void ol__heap_up(ol_loop *loop, uint32_t i, ol__timer_entry e) {
+    while (i > 1) {
+        const uint32_t up = (i - 2) / 4 + 1;
+        if (loop->heap[up].when <= e.when) break;
+        ol__heap_place(loop, i, &loop->heap[up]);
+        i = up;
+    }
+    ol__heap_place(loop, i, &e);
+}
+
+static void ol__heap_down(ol_loop *loop, uint32_t i, ol__timer_entry e) {
+    for (;;) {
+        const uint64_t child = 4 * ((uint64_t)i - 1) + 2;
+        if (child > loop->heap_n) break;
+        uint32_t least = (uint32_t)child;
+        for (uint32_t k = least + 1; k < least + 4 && k <= loop->heap_n; k++)
+            if (loop->heap[k].when < loop->heap[least].when) least = k;
+        if (loop->heap[least].when >= e.when) break;
+        ol__heap_place(loop, i, &loop->heap[least]);
+        i = least;
+    }
+    ol__heap_place(loop, i, &e);
+}
+
+static void ol__heap_rekey(ol_loop *loop, uint32_t i, ol__timer_entry e) {
+    e.when = e.wake < e.deadline ? e.wake : e.deadline;
+    if (e.when < loop->heap[i].when)
+        ol__heap_up(loop, i, e);
+    else
+        ol__heap_down(loop, i, e);
+}
+
+static int ol__heap_add(ol_loop *loop, uintptr_t target, int64_t wake, int64_t deadline) {
+    void *heap = ol__grow(loop->heap, &loop->heap_capacity, loop->heap_n + 2, sizeof *loop->heap);
+    if (!heap) return -ENOMEM;
+    loop->heap = (ol__timer_entry *)heap;
+    ol__timer_entry e;
+    e.when = wake < deadline ? wake : deadline;
+    e.wake = wake;
+    e.deadline = deadline;
+    e.target = target;
+    ol__heap_up(loop, ++loop->heap_n, e);
+    return 0;
+}
+
+static void ol__heap_remove(ol_loop *loop, uint32_t i) {
+    const uintptr_t target = loop->heap[i].target;
+    const ol__timer_entry last = loop->heap[loop->heap_n--];
+    if (i <= loop->heap_n) {
+        if (last.when < loop->heap[i].when)
+            ol__heap_up(loop, i, last);
+        else
+            ol__heap_down(loop, i, last);
+    }
+    if ((target & 3) == 0)
+        ((ol_co *)target)->timer = 0;
+    else if ((target & 3) == 1)
+        ((ol_op *)(target & ~(uintptr_t)3))->timer_ = 0;
+    else
+        ((ol_timer *)(target & ~(uintptr_t)3))->index = 0;
+}
+
+/* The sum of a time and a span, without overflow. */
+static int64_t ol__after(int64_t now, int64_t ns) { return ns < OL__NEVER - now ? now + ns : OL__NEVER; }
+
+/* Sets one of a coroutine's two times. Where its deadline is only put off, the key stays and is corrected when it comes
+   up: a server moves a connection's deadline with each request. */
+static int ol__co_times(ol_co *co, int64_t wake, int64_t deadline) {
+    ol_loop *loop = co->loop;
+    if (!co->timer) {
+        if (wake == OL__NEVER && deadline == OL__NEVER) return 0;
+        return ol__heap_add(loop, (uintptr_t)co, wake, deadline);
+    }
+    ol__timer_entry e = loop->heap[co->timer];
+    e.wake = wake;
+    e.deadline = deadline;
+    const int64_t when = wake < deadline ? wake : deadline;
+    if (when == OL__NEVER)
+        ol__heap_remove(loop, co->timer);
+    else if (when < e.when || wake != OL__NEVER)
+        ol__heap_rekey(loop, co->timer, e);
+    else
+        loop->heap[co->timer] = e;
+    return 0;
+}
+
+static int64_t ol__co_deadline(const ol_co *co) {
+    return co->timer ? co->loop->heap[co->timer].deadline : OL__NEVER;
+}
+static int64_t ol__co_wake(const ol_co *co) { return co->timer ? co->loop->heap[co->timer].wake : OL__NEVER; }
+
+OL_API int ol_timer_start(ol_loop *loop, ol_timer *timer, int64_t ns, void (*fn)(ol_loop *, ol_timer *)) {
+    if (!loop || !timer || !fn) return ol__fail(OL__E_TIMER);
+    const int64_t when = ol__after(ol__refresh(loop), ns > 0 ? ns : 0);
+    timer->fn = fn;
+    if (!timer->index) {
+        if (ol__heap_add(loop, (uintptr_t)timer | 2, when, OL__NEVER) < 0) return -ENOMEM;
+        loop->user_timers++;
+        return 0;
+    }
+    ol__timer_entry e = loop->heap[timer->index];
+    e.wake = when;
+    ol__heap_rekey(loop, timer->index, e);
+    return 0;
+}
+
+OL_API void ol_timer_stop(ol_loop *loop, ol_timer *timer) {
+    if (!loop || !timer || !timer->index) return;
+    ol__heap_remove(loop, timer->index);
+    loop->user_timers--;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>coroutine: resume, suspend, wake                                                                               */
+
+enum { /* what a coroutine waits for */
+    OL__RUN = 0,
+    OL__W_READY = 1,  /* its turn */
+    OL__W_IN = 2,     /* an fd to become readable */
+    OL__W_OUT = 3,    /* an fd to become writable */
+    OL__W_OP = 4,     /* an operation */
+    OL__W_TIME = 5,   /* a time */
+    OL__W_PART = 6    /* its partition */
+};
+
+static uint32_t ol__waits(const ol_co *co) { return (co->frame.bits >> OL__CO_WAIT_SHIFT) & 0xf; }
+static void ol__set_waits(ol_co *co, uint32_t what) {
+    co->frame.bits = (co->frame.bits & ~(0xfu << OL__CO_WAIT_SHIFT)) | what << OL__CO_WAIT_SHIFT;
+}
+static uint32_t ol__co_class(const ol_co *co) { return co->frame.bits & OL__CO_CLASS; }
+
+/* The await is over with this result. */
+static int ol__done(ol_co *co, int64_t result) {
+    co->result = result;
+    return OL__DONE;
+}
+static int ol__co_fail(ol_co *co, unsigned situation, int64_t result) {
+    co->frame.bits = (co->frame.bits & ~(0xffu << OL__CO_ERR_SHIFT)) | situation << OL__CO_ERR_SHIFT;
+    return ol__done(co, result);
+}
+static int ol__co_situation(ol_co *co, enum ol__situation s) { return ol__co_fail(co, s, -ol__texts[s].number); }
+
+/* Puts a suspended coroutine into the ready queue. `flag` says whether its result is there or the await is to be
+   evaluated again. */
+static void ol__wake(ol_co *co, uint32_t flag) {
+    co->frame.bits |= flag;
+    ol__set_waits(co, OL__W_READY);
+    ol__push(&co->loop->ready[ol__co_class(co)], ol__item_co(co));
+}
+
+OL_API void ol__trap_await(ol_co *co) {
+    (void)co;
+    ol__panic("offload: a coroutine was resumed at an await inside a switch of its own, or its frame was overwritten: "
+              "awaits must stand outside inner switches");
+}
+
+static void ol__trap_return(void) {
+    ol__panic("offload: a coroutine returned without OL_END or OL_RETURN");
+}
+
+/* Runs a coroutine until it suspends or ends. Its innermost frame is called directly; when that ends, its caller, and so
+   on: the depth costs nothing on a resume. After the root's end its memory may be gone: only loop->current is looked at. */
+static void ol__resume(ol_co *co) {
+    ol_loop *loop = co->loop;
+    loop->current = co;
+    loop->current_part = co->part;
+    loop->budget = loop->desc.budget;
+    ol__set_waits(co, OL__RUN);
+    for (;;) {
+        ol_frame *const frame = co->top;
+        ol_frame *const up = frame->up;
+        frame->fn(co);
+        if (loop->current != co) break;
+        if (co->top == up) continue;
+        if (co->top->state == OL__RUNNING) ol__trap_return();
+        break;
+    }
+    loop->current = NULL;
+    loop->current_part = 0;
+}
+
+OL_API int ol__call(ol_co *co, ol_frame *frame, void (*fn)(ol_co *)) {
+    ol_frame *const up = co->top;
+    frame->state = 0;
+    frame->bits = 0;
+    frame->fn = fn;
+    frame->up = up;
+    co->top = frame;
+    fn(co);
+    if (co->top == up) {
+        (void)ol__take(co);
+        return OL__DONE;
+    }
+    if (co->top->state == OL__RUNNING) ol__trap_return();
+    return OL__PENDING;
+}
+
+/* What every await looks at first: cancellation outranks the deadline. 1: go on. */
+static int ol__await_enter(ol_co *co) {
+    OL__CHECK(co->loop->current == co, "an await of a coroutine that is not running");
+    const uint32_t bits = co->frame.bits;
+    co->frame.bits = bits & ~(uint32_t)(OL__CO_RETRY | OL__CO_CLOSED);
+    if (__builtin_expect(!(bits & (OL__CO_CANCELED | OL__CO_EXPIRED | OL__CO_CLOSED)), 1)) return 1;
+    if (bits & OL__CO_CANCELED)
+        ol__co_situation(co, OL__E_CANCELED);
+    else if (bits & OL__CO_CLOSED)
+        ol__co_situation(co, OL__E_CLOSED);
+    else
+        ol__co_situation(co, OL__E_DEADLINE);
+    return 0;
+}
+
+/* Takes `cost` from the budget; 0 when it is used up. */
+static int ol__spend(ol_loop *loop, uint32_t cost) {
+    if (loop->budget < cost) {
+        loop->budget = 0;
+        return 0;
+    }
+    loop->budget -= cost;
+    return 1;
+}
+
+OL_API int ol_yield(ol_co *co) {
+    if (!ol__await_enter(co)) return OL__DONE;
+    co->result = 0;
+    ol__wake(co, OL__CO_DONE);
+    return OL__PENDING;
+}
+
+/* Suspends until a time; co->result is what the await then gives. */
+static int ol__wait_time(ol_co *co, int64_t ns, int64_t result) {
+    if (ol__co_times(co, ol__after(ol__refresh(co->loop), ns), ol__co_deadline(co)) < 0)
+        return ol__co_situation(co, OL__E_NO_MEMORY);
+    co->result = result;
+    ol__set_waits(co, OL__W_TIME);
+    return OL__PENDING;
+}
+
+OL_API int ol_sleep(ol_co *co, int64_t ns) {
+    if (!ol__await_enter(co)) return OL__DONE;
+    if (ns <= 0) return ol_yield(co);
+    return ol__wait_time(co, ns, 0);
+}
+
+OL_API int ol_deadline(ol_co *co, int64_t ns) {
+    co->frame.bits &= ~(uint32_t)OL__CO_EXPIRED;
+    return ol__co_times(co, ol__co_wake(co), ns > 0 ? ol__after(ol__refresh(co->loop), ns) : OL__NEVER);
+}
+
+static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag);
+enum { OL__OP_CLASS = 3, OL__OP_CANCEL = 4, OL__OP_EXPIRED = 8, OL__OP_AWAITED = 16 }; /* op.flags_ */
+
+/* Ends the wait of a coroutine that was cancelled, timed out or lost its fd: the await is evaluated again and sees why.
+   An operation is asked to stop; its completion ends the wait. */
+static void ol__interrupt(ol_co *co, uint8_t op_flag) {
+    ol_loop *loop = co->loop;
+    const uint32_t what = ol__waits(co);
+    if (what == OL__W_IN || what == OL__W_OUT) {
+        ol__slot *slot = &loop->slot[(uint32_t)co->link.fd];
+        OL__CHECK(slot->wait[what - OL__W_IN] == co, "a waiter that its fd doesn't know");
+        slot->wait[what - OL__W_IN] = NULL;
+        ol__wake(co, OL__CO_RETRY);
+    } else if (what == OL__W_TIME) {
+        ol__co_times(co, OL__NEVER, ol__co_deadline(co));
+        ol__wake(co, OL__CO_RETRY);
+    } else if (what == OL__W_OP) {
+        ol__op_stop(loop, co->link.op, op_flag);
+    }
+}
+
+OL_API void ol_cancel(ol_co *co) {
+    if (co->frame.bits & OL__CO_CANCELED) return;
+    co->frame.bits |= OL__CO_CANCELED;
+    ol__interrupt(co, OL__OP_CANCEL);
+}
+OL_API void ol_cancel_clear(ol_co *co) {
+    co->frame.bits &= ~(uint32_t)OL__CO_CANCELED;
+    (void)ol_deadline(co, 0);
+}
+OL_API int ol_canceled(const ol_co *co) { return (co->frame.bits & OL__CO_CANCELED) != 0; }
+
+/* Runs what is due; a timer that its callback starts again waits for the next round, so this ends. */
+static void ol__run_timers(ol_loop *loop) {
+    const int64_t now = loop->now;
+    for (uint32_t n = loop->heap_n; n && loop->heap_n && loop->heap[1].when <= now; n--) {
+        const ol__timer_entry e = loop->heap[1];
+        if ((e.target & 3) == 2) {
+            ol_timer *timer = (ol_timer *)(e.target & ~(uintptr_t)3);
+            ol_timer_stop(loop, timer);
+            timer->fn(loop, timer);
+        } else if ((e.target & 3) == 1) {
+            ol__heap_remove(loop, 1);
+            ol__op_stop(loop, (ol_op *)(e.target & ~(uintptr_t)3), OL__OP_EXPIRED);
+        } else {
+            ol_co *co = (ol_co *)e.target;
+            if (e.deadline <= now) {
+                ol__co_times(co, e.wake, OL__NEVER);
+                co->frame.bits |= OL__CO_EXPIRED;
+                ol__interrupt(co, OL__OP_EXPIRED);
+            } else if (e.wake <= now) {
+                ol__co_times(co, OL__NEVER, e.deadline);
+                ol__wake(co, OL__CO_DONE);
+            } else {
+                ol__heap_rekey(loop, 1, e);
+            }
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>epoll: fds, handles, events                                                                                    */
+
+#define OL__WAKE_EVENT UINT64_MAX /* data of the loop's eventfd */
+
+static ol_fd ol__handle(uint32_t gen, int fd) { return (uint64_t)gen << 32 | (uint32_t)fd; }
+
+/* The open slot of a handle, or NULL. Don't keep it across anything that may attach: the table moves. */
+static ol__slot *ol__slot_of(const ol_loop *loop, ol_fd handle) {
+    const uint32_t fd = (uint32_t)handle;
+    if (fd >= loop->slots) return NULL;
+    ol__slot *slot = &loop->slot[fd];
+    return slot->gen == (uint32_t)(handle >> 32) && (slot->flags & OL__OPEN) ? slot : NULL;
+}
+
+/* A kernel event: readiness is added to the fd's state, and whoever waits for it becomes ready. No application code runs
+   here, so no fd of the same burst can be closed or reused before its event is seen. */
+static void ol__event(ol_loop *loop, const struct epoll_event *event) {
+    if (event->data.u64 == OL__WAKE_EVENT) { /* edge-triggered and never read: each write is an edge of its own */
+        loop->stats.wakes++;
+        return;
+    }
+    ol__slot *slot = ol__slot_of(loop, event->data.u64);
+    loop->stats.events++;
+    if (!slot) {
+        loop->stats.stale++;
+        return;
+    }
+    uint32_t bits = 0;
+    if (event->events & EPOLLIN) bits |= OL__READ;
+    if (event->events & EPOLLOUT) bits |= OL__WRITE;
+    if (event->events & EPOLLRDHUP) bits |= OL__READ | OL__EOF;
+    if (event->events & EPOLLPRI) bits |= OL__READ | OL__URGENT;
+    if (event->events & (EPOLLHUP | EPOLLERR)) bits |= OL__READ | OL__WRITE | OL__ERROR;
+    slot->bits = (uint8_t)(slot->bits | bits);
+    for (int dir = OL__IN; dir <= OL__OUT; dir++) {
+        ol_co *co = slot->wait[dir];
+        if (!co || !(bits & (dir == OL__IN ? OL__READ : OL__WRITE))) continue;
+        slot->wait[dir] = NULL;
+        ol__wake(co, OL__CO_RETRY);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>partition                                                                                                      */
+
+static uint32_t ol__part_new(ol_loop *loop) { /* 0: no memory */
+    uint32_t i = loop->free_part;
+    if (i) {
+        loop->free_part = loop->part[i].closing;
+    } else {
+        void *p = ol__grow(loop->part, &loop->parts, loop->used_parts + 1, sizeof *loop->part);
+        if (!p) return 0;
+        loop->part = (ol__part *)p;
+        i = loop->used_parts++;
+    }
+    memset(&loop->part[i], 0, sizeof loop->part[i]);
+    return i;
+}
+
+/* Starts the next root if the partition is free, through the ready queue; gives the partition back if nothing is left of
+   it. Partition 0 belongs to no root: operations submitted from outside of coroutines are listed there. */
+static void ol__part_release(ol_loop *loop, uint32_t index) {
+    ol__part *part = &loop->part[index];
+    if (index == 0 || part->holder || part->ops) return;
+    ol_co *co = part->first;
+    if (co) {
+        part->first = co->link.next;
+        if (!part->first) part->last = NULL;
+        part->holder = co;
+        ol__wake(co, 0);
+    } else if (!part->fds) {
+        part->closing = loop->free_part;
+        loop->free_part = index;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>gate: roots, attach, close                                                                                     */
+
+OL_API int ol_spawn(ol_loop *loop, ol_co *co, void (*fn)(ol_co *), ol_fd fd, int cls) {
+    if (!loop || !co || !fn || cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_SPAWN);
+    uint32_t index;
+    if (fd) {
+        const ol__slot *slot = ol__slot_of(loop, fd);
+        if (!slot) return ol__fail(OL__E_STALE);
+        index = slot->part;
+        if (!cls) cls = slot->cls;
+    } else {
+        index = ol__part_new(loop);
+        if (!index) return -ENOMEM;
+    }
+    memset(co, 0, sizeof *co);
+    co->frame.fn = fn;
+    co->frame.bits = cls ? (uint32_t)cls : (uint32_t)OL_BATCH;
+    if (loop->draining) co->frame.bits |= OL__CO_CANCELED;
+    co->top = &co->frame;
+    co->loop = loop;
+    co->part = index;
+    loop->stats.roots++;
+    ol__set_waits(co, OL__W_PART);
+    ol__part *part = &loop->part[index];
+    if (part->last)
+        part->last->link.next = co;
+    else
+        part->first = co;
+    part->last = co;
+    ol__part_release(loop, index);
+    if (part->last) loop->stats.withheld++;
+    return 0;
+}
+
+OL_API void ol__root_end(ol_co *co) {
+    ol_loop *loop = co->loop;
+    const uint32_t index = co->part;
+    OL__CHECK(loop->current == co && loop->part[index].holder == co, "a root ended that doesn't hold its partition");
+    (void)ol__co_times(co, OL__NEVER, OL__NEVER);
+    loop->part[index].holder = NULL;
+    loop->current = NULL;
+    loop->stats.roots--;
+    ol__part_release(loop, index);
+}
+
+/* Registers fd in a partition (0: a new one). On failure nothing has changed, and fd is still the caller's. */
+static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t flags, uint32_t bits, ol_fd *handle) {
+    if (fd < 0) return ol__fail(OL__E_FD_NUMBER);
+    const uint32_t had = loop->slots;
+    void *table = ol__grow(loop->slot, &loop->slots, (uint32_t)fd + 1, sizeof *loop->slot);
+    if (!table) return -ENOMEM;
+    loop->slot = (ol__slot *)table;
+    for (uint32_t i = had; i < loop->slots; i++) loop->slot[i].gen = loop->gen_seed;
+    ol__slot *slot = &loop->slot[fd];
+    if (slot->flags & OL__OPEN) return ol__fail(OL__E_ATTACHED);
+    OL__CHECK(!(slot->flags & OL__CLOSING), "the kernel gave out an fd that is not closed yet");
+    const uint32_t mine = index ? index : ol__part_new(loop);
+    if (!mine) return -ENOMEM;
+    struct epoll_event event;
+    memset(&event, 0, sizeof event);
+    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+    event.data.u64 = ol__handle(slot->gen, fd);
+    /* EEXIST: the number was closed while a duplicate of it lived, so that the kernel still has the registration */
+    if (OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_ADD, fd, &event) < 0 &&
+        (errno != EEXIST || OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_MOD, fd, &event) < 0)) {
+        const int number = errno;
+        if (!index) ol__part_release(loop, mine);
+        return number == EPERM ? ol__fail(OL__E_NOT_POLLABLE) : ol__fail_errno(number);
+    }
+    slot->bits = (uint8_t)bits;
+    slot->flags = (uint8_t)(flags | OL__OPEN);
+    slot->cls = (uint8_t)cls;
+    slot->part = mine;
+    slot->wait[OL__IN] = slot->wait[OL__OUT] = NULL;
+    loop->part[mine].fds++;
+    loop->stats.fds++;
+    *handle = event.data.u64;
+    return 0;
+}
+
+OL_API int ol_attach(ol_loop *loop, int fd, int cls, ol_fd *handle) {
+    if (!loop || !handle || cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_OP_CLASS);
+    if (fd < 0) return ol__fail(OL__E_FD_NUMBER);
+    if (OL_SYS_NONBLOCK(fd) < 0) return ol__fail_errno(errno);
+    uint32_t flags = 0;
+    int type = 0;
+    if (OL_SYS_GETSOCKOPT(fd, SO_TYPE, &type) == 0) flags = type == SOCK_STREAM ? OL__SOCKET | OL__STREAM : OL__SOCKET;
+    return ol__attach(loop, fd, 0, cls, flags, 0, handle);
+}
+
+OL_API int ol_listen(ol_loop *loop, const struct sockaddr *addr, socklen_t len, int backlog, int reuseport, int cls,
+                     ol_fd *handle) {
+    if (!loop || !addr || !handle || cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_OP_CLASS);
+    const int one = 1;
+    const int fd = OL_SYS_SOCKET(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return ol__fail_errno(errno);
+    int r = 0;
+    if (OL_SYS_SETSOCKOPT(fd, SO_REUSEADDR, one) < 0 || (reuseport && OL_SYS_SETSOCKOPT(fd, SO_REUSEPORT, one) < 0) ||
+        OL_SYS_BIND(fd, addr, len) < 0 || OL_SYS_LISTEN(fd, backlog) < 0)
+        r = ol__fail_errno(errno);
+    else
+        r = ol__attach(loop, fd, 0, cls, OL__SOCKET, 0, handle);
+    if (r < 0) OL_SYS_CLOSE(fd);
+    return r;
+}
+
+OL_API int ol_socket(ol_co *co, int domain, int type, int protocol, ol_fd *handle) {
+    if (!co || !handle) return ol__fail(OL__E_SPAWN);
+    const int fd = OL_SYS_SOCKET(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+    if (fd < 0) return ol__fail_errno(errno);
+    const uint32_t flags = type == SOCK_STREAM ? OL__SOCKET | OL__STREAM : OL__SOCKET;
+    const int r = ol__attach(co->loop, fd, co->part, (int)ol__co_class(co), flags, 0, handle);
+    if (r < 0) OL_SYS_CLOSE(fd);
+    return r;
+}
+
+OL_API int ol_fd_raw(const ol_loop *loop, ol_fd handle) {
+    return loop && ol__slot_of(loop, handle) ? (int)(uint32_t)handle : ol__fail(OL__E_STALE);
+}
+
+/* close(2) of what waited for the partition's operations. */
+static void ol__close_now(ol_loop *loop, uint32_t fd) {
+    ol__slot *slot = &loop->slot[fd];
+    slot->flags = 0;
+    loop->part[slot->part].fds--;
+    loop->stats.fds--;
+    OL_SYS_CLOSE((int)fd);
+}
+static void ol__close_waiting(ol_loop *loop, uint32_t index) {
+    ol__part *part = &loop->part[index];
+    while (index && part->closing && !part->ops) {
+        const uint32_t fd = part->closing - 1;
+        part->closing = loop->slot[fd].next_closing;
+        ol__close_now(loop, fd);
+    }
+}
+
+OL_API int ol_close(ol_loop *loop, ol_fd handle) {
+    ol__slot *slot = loop ? ol__slot_of(loop, handle) : NULL;
+    if (!slot) return ol__fail(OL__E_STALE);
+    const uint32_t fd = (uint32_t)handle;
+    const uint32_t index = slot->part;
+    slot->gen = slot->gen >= 0x7fffffff ? 1 : slot->gen + 1; /* from here on the handle is stale, and so are events */
+    slot->flags = (uint8_t)((slot->flags & ~OL__OPEN) | OL__CLOSING);
+    for (int dir = OL__IN; dir <= OL__OUT; dir++) {
+        ol_co *co = slot->wait[dir];
+        if (!co) continue;
+        slot->wait[dir] = NULL;
+        ol__wake(co, OL__CO_RETRY | OL__CO_CLOSED);
+    }
+    if (loop->part[index].ops) {
+        if (slot->flags & OL__SOCKET) (void)OL_SYS_SHUTDOWN((int)fd);
+        slot->next_closing = loop->part[index].closing;
+        loop->part[index].closing = fd + 1;
+        for (ol_op *op = loop->part[index].ops, *next; op; op = next) {
+            next = op->next_in_part_;
+            ol__op_stop(loop, op, OL__OP_CANCEL);
+        }
+    } else {
+        ol__close_now(loop, fd);
+    }
+    ol__part_release(loop, index);
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>io:impl                                                                                                        */
+
+/* The common beginning of I/O awaits: 1 go on, with *slot; 0 the await is over with an error; -1 suspended because the
+   budget is used up. *resumed: this is an evaluation after a wake-up, and co->result holds what the first left there. */
+static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resumed) {
+    *resumed = (co->frame.bits & OL__CO_RETRY) != 0;
+    if (!ol__await_enter(co)) return 0;
+    if (!*resumed) co->result = 0;
+    ol__slot *s = ol__slot_of(co->loop, fd);
+    if (!s) return ol__co_situation(co, OL__E_STALE);
+    if (s->part != co->part) return ol__co_situation(co, OL__E_OTHER_PART);
+    if (s->wait[dir]) return ol__co_situation(co, OL__E_WAITER);
+    *slot = s;
+    if (ol__spend(co->loop, 1)) return 1;
+    ol__wake(co, OL__CO_RETRY);
+    return -1;
+}
+#define OL__IO_ENTER(dir)                                                                                              \
+    ol__slot *slot;                                                                                                    \
+    int resumed;                                                                                                       \
+    const int enter = ol__io_enter(co, fd, (dir), &slot, &resumed);                                                    \
+    if (enter <= 0) return enter ? OL__PENDING : OL__DONE
+
+/* Suspends until the fd's bit is set; nothing is registered for it. */
+static int ol__io_wait(ol_co *co, ol__slot *slot, ol_fd fd, int dir) {
+    slot->bits &= (uint8_t)~(dir == OL__IN ? OL__READ : OL__WRITE);
+    slot->wait[dir] = co;
+    co->link.fd = fd;
+    ol__set_waits(co, dir == OL__IN ? OL__W_IN : OL__W_OUT);
+    return OL__PENDING;
+}
+static int ol__io_error(ol_co *co, int number) { return ol__co_fail(co, OL__E_SYSTEM, -number); }
+static int ol__would_block(int number) { return number == EAGAIN || number == EWOULDBLOCK; }
+
+/* A short read of a stream means that it is drained: what comes later is a new edge. Not so when the end, an error or
+   urgent data is there, which came with an edge that has been seen. */
+static void ol__short_read(ol__slot *slot) {
+    if ((slot->flags & OL__STREAM) && !(slot->bits & (OL__EOF | OL__ERROR | OL__URGENT)))
+        slot->bits &= (uint8_t)~OL__READ;
+}
+
+static int ol__read_some(ol_co *co, ol_fd fd, const struct iovec *iov, int n, size_t len) {
+    OL__IO_ENTER(OL__IN);
+    (void)resumed;
+    if (!len) return ol__co_situation(co, OL__E_READ_ZERO);
+    while (slot->bits & OL__READ) {
+        const ssize_t k = n == 1 ? OL_SYS_READ((int)(uint32_t)fd, iov->iov_base, len) : OL_SYS_READV((int)(uint32_t)fd, iov, n);
+        if (k >= 0) {
+            if (k > 0 && (size_t)k < len) ol__short_read(slot);
+            return ol__done(co, k);
+        }
+        if (ol__would_block(errno)) {
+            slot->bits &= (uint8_t)~OL__URGENT;
+            break;
+        }
+        if (errno != EINTR) return ol__io_error(co, errno);
+    }
+    return ol__io_wait(co, slot, fd, OL__IN);
+}
+
+/* The bytes of an iovec array, or -1 if it is not usable. */
+static int64_t ol__iov_len(const struct iovec *iov, int n) {
+    uint64_t len = 0;
+    if (!iov || n < 1 || n > 1024 /* IOV_MAX of Linux */) return -1;
+    for (int i = 0; i < n; i++) len += iov[i].iov_len;
+    return len > SSIZE_MAX ? -1 : (int64_t)len;
+}
+
+OL_API int ol_read(ol_co *co, ol_fd fd, void *buf, size_t len) {
+    struct iovec iov;
+    iov.iov_base = buf;
+    iov.iov_len = len;
+    return ol__read_some(co, fd, &iov, 1, len);
+}
+OL_API int ol_readv(ol_co *co, ol_fd fd, const struct iovec *iov, int n) {
+    const int64_t len = ol__iov_len(iov, n);
+    if (len < 0) return ol__co_situation(co, OL__E_IOV);
+    return ol__read_some(co, fd, iov, n, (size_t)len);
+}
+
+static ssize_t ol__send(const ol__slot *slot, int fd, struct iovec *iov, int n) {
+    if (slot->flags & OL__SOCKET)
+        return n == 1 ? OL_SYS_SEND(fd, iov->iov_base, iov->iov_len) : OL_SYS_SENDV(fd, iov, n);
+    return n == 1 ? OL_SYS_WRITE(fd, iov->iov_base, iov->iov_len) : OL_SYS_WRITEV(fd, iov, n);
+}
+
+OL_API int ol_write(ol_co *co, ol_fd fd, const void *buf, size_t len) {
+    OL__IO_ENTER(OL__OUT);
+    struct iovec iov;
+    size_t sent = (size_t)co->result; /* what earlier evaluations of this await sent */
+    (void)resumed;
+    while (sent < len) {
+        if (!(slot->bits & OL__WRITE)) {
+            co->result = (int64_t)sent;
+            return ol__io_wait(co, slot, fd, OL__OUT);
+        }
+        iov.iov_base = (char *)(uintptr_t)buf + sent;
+        iov.iov_len = len - sent;
+        const ssize_t k = ol__send(slot, (int)(uint32_t)fd, &iov, 1);
+        if (k >= 0)
+            sent += (size_t)k;
+        else if (ol__would_block(errno))
+            slot->bits &= (uint8_t)~OL__WRITE;
+        else if (errno != EINTR)
+            return ol__io_error(co, errno);
+    }
+    return ol__done(co, (int64_t)sent);
+}
+
+/* Moves the array past k bytes, in place; empty entries stay where they are. */
+static void ol__iov_advance(struct iovec *iov, int n, size_t k) {
+    for (int i = 0; i < n && k; i++) {
+        const size_t take = k < iov[i].iov_len ? k : iov[i].iov_len;
+        iov[i].iov_base = (char *)iov[i].iov_base + take;
+        iov[i].iov_len -= take;
+        k -= take;
+    }
+}
+
+OL_API int ol_writev(ol_co *co, ol_fd fd, struct iovec *iov, int n) {
+    if (ol__iov_len(iov, n) < 0) return ol__co_situation(co, OL__E_IOV);
+    OL__IO_ENTER(OL__OUT);
+    (void)resumed;
+    for (;;) {
+        while (n && !iov->iov_len) iov++, n--;
+        if (!n) return OL__DONE;
+        if (!(slot->bits & OL__WRITE)) return ol__io_wait(co, slot, fd, OL__OUT);
+        const ssize_t k = ol__send(slot, (int)(uint32_t)fd, iov, n);
+        if (k >= 0) {
+            ol__iov_advance(iov, n, (size_t)k);
+            co->result += k;
+        } else if (ol__would_block(errno)) {
+            slot->bits &= (uint8_t)~OL__WRITE;
+        } else if (errno != EINTR) {
+            return ol__io_error(co, errno);
+        }
+    }
+}
+
+enum { OL__ACCEPT_PAUSE_NS = 10000000 };
+
+/* Errors of one connection, which is gone with them (accept(2)): the next one can be taken at once. */
+static int ol__gone(int number) {
+    return number == ECONNABORTED || number == EINTR || number == EPROTO || number == ENETDOWN ||
+           number == ENOPROTOOPT || number == EHOSTDOWN || number == ENONET || number == EHOSTUNREACH ||
+           number == ENETUNREACH || number == EPERM;
+}
+
+OL_API int ol_accept(ol_co *co, ol_fd fd) {
+    OL__IO_ENTER(OL__IN);
+    (void)resumed;
+    ol_loop *loop = co->loop;
+    int number = 0;
+    while (slot->bits & OL__READ) {
+        const int conn = OL_SYS_ACCEPT((int)(uint32_t)fd);
+        if (conn >= 0) {
+            ol_fd handle;
+            /* a new connection can be written to; whether it can be read the kernel tells */
+            const int r = ol__attach(loop, conn, 0, slot->cls, OL__SOCKET | OL__STREAM, OL__WRITE, &handle);
+            if (r == 0) return ol__done(co, (int64_t)handle);
+            OL_SYS_CLOSE(conn);
+            number = -r;
+            break;
+        }
+        number = errno;
+        if (ol__would_block(number)) return ol__io_wait(co, slot, fd, OL__IN);
+        if (!ol__gone(number)) break;
+        number = 0;
+        if (!ol__spend(loop, 1)) {
+            ol__wake(co, OL__CO_RETRY);
+            return OL__PENDING;
+        }
+    }
+    if (!number) return ol__io_wait(co, slot, fd, OL__IN);
+    loop->stats.accept_full++;
+    ol__log(loop, 1, ol__system_text(number));
+    (void)ol__io_error(co, number);
+    return ol__wait_time(co, OL__ACCEPT_PAUSE_NS, -number);
+}
+
+OL_API int ol_connect(ol_co *co, ol_fd fd, const struct sockaddr *addr, socklen_t len) {
+    OL__IO_ENTER(OL__OUT);
+    int number = 0;
+    if (!(resumed && co->result)) { /* result 1: under way */
+        const int r = OL_SYS_CONNECT((int)(uint32_t)fd, addr, len);
+        if (r < 0 && errno != EINPROGRESS && errno != EINTR && errno != EALREADY) return ol__io_error(co, errno);
+        /* what was seen so far is the state of an unconnected socket; being wrong here only costs an EAGAIN */
+        slot->bits = r < 0 ? 0 : OL__READ | OL__WRITE;
+        if (r == 0) return ol__done(co, 0);
+        co->result = 1;
+    }
+    if (!(slot->bits & OL__WRITE)) return ol__io_wait(co, slot, fd, OL__OUT);
+    if (OL_SYS_GETSOCKOPT((int)(uint32_t)fd, SO_ERROR, &number) < 0) number = errno;
+    return number ? ol__io_error(co, number) : ol__done(co, 0);
+}
+
+static int ol__wait_ready(ol_co *co, ol_fd fd, int dir) {
+    OL__IO_ENTER(dir);
+    (void)resumed;
+    if (!(slot->bits & (dir == OL__IN ? OL__READ : OL__WRITE))) return ol__io_wait(co, slot, fd, dir);
+    return ol__done(co, 0);
+}
+OL_API int ol_wait_readable(ol_co *co, ol_fd fd) { return ol__wait_ready(co, fd, OL__IN); }
+OL_API int ol_wait_writable(ol_co *co, ol_fd fd) { return ol__wait_ready(co, fd, OL__OUT); }
+
+OL_API int ol_again(ol_loop *loop, ol_fd fd, int write) {
+    ol__slot *slot = loop ? ol__slot_of(loop, fd) : NULL;
+    if (!slot) return ol__fail(OL__E_STALE);
+    slot->bits &= (uint8_t)~(write ? OL__WRITE : OL__READ);
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>codec: deflate, inflate, checksums. Runs on any thread; touches only the operation and its context             */
+
+struct ol_exec {
+#if defined(OFFLOAD_ISAL)
+    struct isal_zstream *deflate;
+    struct inflate_state *inflate;
+    uint8_t *level_buffer;
+#else
+    char none;
+#endif
+};
+
+OL_API ol_exec *ol_exec_create(void) { return (ol_exec *)ol__zalloc(sizeof(ol_exec)); }
+OL_API void ol_exec_destroy(ol_exec *exec) {
+    if (!exec) return;
+#if defined(OFFLOAD_ISAL)
+    OL_SYS_FREE(exec->deflate);
+    OL_SYS_FREE(exec->inflate);
+    OL_SYS_FREE(exec->level_buffer);
+#endif
+    OL_SYS_FREE(exec);
+}
+
+static int64_t ol__op_fail(ol_op *op, enum ol__situation situation) {
+    op->err = (uint8_t)situation;
+    return -ol__texts[situation].number;
+}
+
+#if defined(OFFLOAD_ISAL)
+static uint32_t ol__crc32(uint32_t crc, const void *p, uint64_t n) {
+    return crc32_gzip_refl(crc, (const unsigned char *)p, n);
+}
+#else
+static uint32_t ol__crc_table[8][256];
+static pthread_once_t ol__crc_once = PTHREAD_ONCE_INIT;
+static void ol__crc_fill(void) { /* table k: the effect of a byte that k zero bytes follow */
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int bit = 0; bit < 8; bit++) c = c & 1 ? c >> 1 ^ 0xedb88320u : c >> 1;
+        ol__crc_table[0][i] = c;
+    }
+    for (uint32_t i = 0; i < 256; i++)
+        for (int k = 1; k < 8; k++)
+            ol__crc_table[k][i] = ol__crc_table[k - 1][i] >> 8 ^ ol__crc_table[0][ol__crc_table[k - 1][i] & 0xff];
+}
+static uint32_t ol__crc32(uint32_t crc, const void *data, uint64_t n) { /* eight bytes a step */
+    const unsigned char *p = (const unsigned char *)data;
+    pthread_once(&ol__crc_once, ol__crc_fill);
+    crc = ~crc;
+    for (; n >= 8; n -= 8, p += 8) {
+        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        crc = ol__crc_table[7][crc & 0xff] ^ ol__crc_table[6][crc >> 8 & 0xff] ^ ol__crc_table[5][crc >> 16 & 0xff] ^
+              ol__crc_table[4][crc >> 24] ^ ol__crc_table[3][p[4]] ^ ol__crc_table[2][p[5]] ^ ol__crc_table[1][p[6]] ^
+              ol__crc_table[0][p[7]];
+    }
+    for (; n; n--, p++) crc = crc >> 8 ^ ol__crc_table[0][(crc ^ *p) & 0xff];
+    return ~crc;
+}
+#endif
+
+OL_API uint64_t ol_deflate_bound(uint64_t len) { return len + 5 * (len / 65535 + 1) + 18; }
+
+#if defined(OFFLOAD_ISAL)
+enum { OL__STATIC_UP_TO = 8192, OL__PIECE = 1 << 30 }; /* ISA-L counts in 32 bits: larger buffers go in pieces */
+
+static uint32_t ol__check(int format, uint32_t running, const void *p, uint64_t n) {
+    if (format == OL_GZIP) return ol__crc32(running, p, n);
+    if (format == OL_RAW) return 0;
+    for (const uint8_t *b = (const uint8_t *)p; n;) {
+        const uint64_t piece = n < OL__PIECE ? n : (uint64_t)OL__PIECE;
+        running = isal_adler32(running, b, piece);
+        b += piece;
+        n -= piece;
+    }
+    return running;
+}
+
+/* Stored blocks (RFC 1951 section 3.2.4): what a deflate falls back to when compressing gains nothing. */
+static uint64_t ol__stored_size(uint64_t len) { return len + 5 * (len / 65535 + (len % 65535 || !len)); }
+static uint64_t ol__store(uint8_t *out, const uint8_t *src, uint64_t len, int final) {
+    uint8_t *const begin = out;
+    do {
+        const uint32_t n = len < 65535 ? (uint32_t)len : 65535u;
+        len -= n;
+        *out++ = (uint8_t)(final && !len);
+        *out++ = (uint8_t)n;
+        *out++ = (uint8_t)(n >> 8);
+        *out++ = (uint8_t)~n;
+        *out++ = (uint8_t)(~n >> 8);
+        if (n) memcpy(out, src, n);
+        out += n;
+        src += n;
+    } while (len);
+    return (uint64_t)(out - begin);
+}
+
+/* Compresses into at most cap bytes; -1 if that is not enough, -2 without memory. */
+static int64_t ol__deflate_isal(ol_exec *x, const ol_op *op, uint8_t *out, uint64_t cap, int final) {
+    enum { BUFFER = ISAL_DEF_LVL3_DEFAULT > ISAL_DEF_LVL2_DEFAULT ? ISAL_DEF_LVL3_DEFAULT : ISAL_DEF_LVL2_DEFAULT };
+    const uint8_t *src = (const uint8_t *)op->src;
+    uint64_t left = op->len, room = cap;
+    int level = op->level;
+    if (level == OL_LEVEL_AUTO) level = left <= OL__STATIC_UP_TO ? OL_LEVEL_STATIC : OL_LEVEL_1;
+    if (!x->deflate) x->deflate = (struct isal_zstream *)OL_SYS_MALLOC(sizeof *x->deflate);
+    if (level != OL_LEVEL_STATIC && !x->level_buffer) x->level_buffer = (uint8_t *)OL_SYS_MALLOC(BUFFER);
+    if (!x->deflate || (level != OL_LEVEL_STATIC && !x->level_buffer)) return -2;
+    struct isal_zstream *z = x->deflate;
+    isal_deflate_init(z);
+    if (level == OL_LEVEL_STATIC) {
+        isal_deflate_set_hufftables(z, NULL, IGZIP_HUFFTABLE_STATIC);
+    } else {
+        z->level = (uint32_t)level;
+        z->level_buf = x->level_buffer;
+        z->level_buf_size = BUFFER;
+    }
+    if (op->dict_len && isal_deflate_set_dict(z, (uint8_t *)(uintptr_t)op->u.codec.dict, op->dict_len) != COMP_OK)
+        return -1;
+    z->next_out = out;
+    z->avail_in = z->avail_out = 0; /* isal_deflate_init leaves them */
+    for (;;) {
+        if (!z->avail_in && left) {
+            z->next_in = (uint8_t *)(uintptr_t)src;
+            z->avail_in = left < OL__PIECE ? (uint32_t)left : (uint32_t)OL__PIECE;
+            src += z->avail_in;
+            left -= z->avail_in;
+        }
+        if (!z->avail_out && room) {
+            z->avail_out = room < OL__PIECE ? (uint32_t)room : (uint32_t)OL__PIECE;
+            room -= z->avail_out;
+        }
+        z->flush = left ? NO_FLUSH : SYNC_FLUSH;
+        z->end_of_stream = (uint16_t)(final && !left);
+        if (isal_deflate(z) != COMP_OK) return -1;
+        const int over = !left && !z->avail_in && (final ? z->internal_state.state == ZSTATE_END : z->avail_out > 0);
+        if (over) return (int64_t)(cap - room - z->avail_out);
+        if (!z->avail_out && !room) return -1;
+    }
+}
+
+static uint64_t ol__put_header(uint8_t *out, int format) {
+    static const uint8_t gzip[10] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}; /* RFC 1952: no time, unknown system */
+    static const uint8_t zlib[2] = {0x78, 0x01};                           /* RFC 1950: 32 KB window, fastest */
+    if (format == OL_GZIP) memcpy(out, gzip, sizeof gzip);
+    if (format == OL_ZLIB) memcpy(out, zlib, sizeof zlib);
+    return format == OL_GZIP ? sizeof gzip : format == OL_ZLIB ? sizeof zlib : 0;
+}
+
+static uint64_t ol__trailer_size(int format) { return format == OL_GZIP ? 8 : format == OL_ZLIB ? 4 : 0; }
+static void ol__make_trailer(uint8_t *out, int format, uint32_t check, uint64_t total) {
+    for (uint32_t i = 0; i < 4; i++) { /* gzip: little-endian crc and length; zlib: big-endian adler */
+        out[i] = (uint8_t)(check >> (format == OL_GZIP ? 8 * i : 24 - 8 * i));
+        if (format == OL_GZIP) out[4 + i] = (uint8_t)(total >> 8 * i);
+    }
+}
+
+/* The stream of a chunk, or a new one for a whole. */
+static ol_stream *ol__stream_of(ol_op *op, ol_stream *whole) {
+    memset(whole, 0, sizeof *whole);
+    ol_stream *s = op->u.codec.stream ? op->u.codec.stream : whole;
+    if (!s->started && op->format == OL_ZLIB) s->check = 1; /* adler32 of nothing */
+    return s;
+}
+
+static int64_t ol__deflate(ol_exec *x, ol_op *op) {
+    ol_stream whole, *s = ol__stream_of(op, &whole);
+    const int final = s == &whole || op->final;
+    uint8_t header[10], *out = (uint8_t *)op->dst;
+    const uint64_t head = s->started ? 0 : ol__put_header(header, op->format);
+    const uint64_t extra = head + (final ? ol__trailer_size(op->format) : 0);
+    if (op->cap < extra) return ol__op_fail(op, OL__E_NO_ROOM);
+    const uint64_t room = op->cap - extra, stored = ol__stored_size(op->len);
+    int64_t n = ol__deflate_isal(x, op, out + head, room, final);
+    if (n == -2) return ol__op_fail(op, OL__E_NO_MEMORY);
+    if (n < 0 || (uint64_t)n > stored) {
+        if (stored > room) return ol__op_fail(op, OL__E_NO_ROOM);
+        n = (int64_t)ol__store(out + head, (const uint8_t *)op->src, op->len, final);
+    }
+    if (head) memcpy(out, header, head);
+    s->started = 1;
+    s->check = ol__check(op->format, s->check, op->src, op->len);
+    s->total += op->len;
+    if (final) {
+        uint8_t trailer[8];
+        ol__make_trailer(trailer, op->format, s->check, s->total);
+        if (extra > head) memcpy(out + head + n, trailer, extra - head);
+        s->finished = 1;
+    }
+    return (int64_t)extra + n;
+}
+
+/* Reads the header that a stream begins with. Bytes consumed, or a negative errno. */
+static int64_t ol__get_header(struct inflate_state *z, ol_op *op) {
+    struct isal_gzip_header gzip;
+    struct isal_zlib_header zlib;
+    int r = ISAL_DECOMP_OK;
+    z->next_in = (uint8_t *)(uintptr_t)op->src;
+    z->avail_in = op->len < OL__PIECE ? (uint32_t)op->len : (uint32_t)OL__PIECE;
+    if (op->format == OL_GZIP) {
+        isal_gzip_header_init(&gzip);
+        r = isal_read_gzip_header(z, &gzip);
+    } else if (op->format == OL_ZLIB) {
+        memset(&zlib, 0, sizeof zlib);
+        r = isal_read_zlib_header(z, &zlib);
+        if (r == ISAL_DECOMP_OK && zlib.dict_flag) return ol__op_fail(op, OL__E_ZLIB_DICT);
+    }
+    return r == ISAL_DECOMP_OK ? (int64_t)(z->next_in - (const uint8_t *)op->src) : ol__op_fail(op, OL__E_CORRUPT);
+}
+
+/* Inflates the raw deflate data from `in` on; *used is advanced past it. Bytes written, or a negative errno. When dst is
+   full before the end, one byte of scratch finds out whether anything would have followed. */
+static int64_t ol__inflate_raw(struct inflate_state *z, ol_op *op, uint64_t *used, int final) {
+    const uint8_t *in = (const uint8_t *)op->src + *used;
+    uint64_t left = op->len - *used, room = op->cap;
+    uint8_t scratch = 0;
+    int spilled = 0;
+    z->next_in = (uint8_t *)(uintptr_t)in;
+    z->next_out = (uint8_t *)op->dst;
+    z->avail_in = z->avail_out = 0;
+    for (;;) {
+        if (!z->avail_in && left) {
+            z->avail_in = left < OL__PIECE ? (uint32_t)left : (uint32_t)OL__PIECE;
+            left -= z->avail_in;
+        }
+        if (!z->avail_out && room) {
+            z->avail_out = room < OL__PIECE ? (uint32_t)room : (uint32_t)OL__PIECE;
+            room -= z->avail_out;
+        } else if (!z->avail_out && !spilled) {
+            z->next_out = &scratch;
+            z->avail_out = 1;
+            spilled = 1;
+        }
+        const uint32_t had_in = z->avail_in, had_out = z->avail_out;
+        if (isal_inflate(z) != ISAL_DECOMP_OK) return ol__op_fail(op, OL__E_CORRUPT);
+        if (spilled && !z->avail_out) return ol__op_fail(op, OL__E_NO_ROOM);
+        if (z->block_state == ISAL_BLOCK_FINISH || (z->avail_in == had_in && z->avail_out == had_out)) break;
+    }
+    const uint64_t back = (uint64_t)(z->read_in_length > 0 ? z->read_in_length / 8 : 0);
+    const int ended = z->block_state == ISAL_BLOCK_FINISH;
+    const int between = z->block_state == ISAL_BLOCK_NEW_HDR && z->read_in_length < 8 && !z->avail_in && !left;
+    if (final ? !ended : !between) return ol__op_fail(op, OL__E_CORRUPT);
+    *used += (uint64_t)(z->next_in - in) - back;
+    return (int64_t)(op->cap - room - (spilled ? 0 : z->avail_out));
+}
+
+static int64_t ol__inflate(ol_exec *x, ol_op *op) {
+    ol_stream whole, *s = ol__stream_of(op, &whole);
+    const int final = s == &whole || op->final;
+    uint64_t used = 0;
+    if (!x->inflate) x->inflate = (struct inflate_state *)OL_SYS_MALLOC(sizeof *x->inflate);
+    if (!x->inflate) return ol__op_fail(op, OL__E_NO_MEMORY);
+    isal_inflate_init(x->inflate);
+    if (!s->started) {
+        const int64_t head = ol__get_header(x->inflate, op);
+        if (head < 0) return head;
+        used = (uint64_t)head;
+        isal_inflate_init(x->inflate);
+    }
+    x->inflate->crc_flag = ISAL_DEFLATE;
+    if (op->dict_len && isal_inflate_set_dict(x->inflate, (uint8_t *)(uintptr_t)op->u.codec.dict, op->dict_len) != COMP_OK)
+        return ol__op_fail(op, OL__E_CORRUPT);
+    const int64_t n = ol__inflate_raw(x->inflate, op, &used, final);
+    if (n < 0) return n;
+    const uint32_t check = ol__check(op->format, s->check, op->dst, (uint64_t)n);
+    if (final) {
+        uint8_t trailer[8];
+        const uint64_t size = ol__trailer_size(op->format);
+        ol__make_trailer(trailer, op->format, check, s->total + (uint64_t)n);
+        if (op->len - used < size || (size && memcmp((const uint8_t *)op->src + used, trailer, size) != 0))
+            return ol__op_fail(op, OL__E_CORRUPT);
+        used += size;
+        s->finished = 1;
+    }
+    s->started = 1;
+    s->check = check;
+    s->total += (uint64_t)n;
+    op->used = used;
+    return n;
+}
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>files: what an operation of kind "file" does, on whatever thread it runs                                       */
+
+enum { OL__FILE_OPEN = 1, OL__FILE_STAT = 2, OL__FILE_READ = 3 };
+
+static int64_t ol__file_error(ol_op *op, int number) {
+    op->err = OL__E_SYSTEM;
+    return -number;
+}
+
+/* openat with OL_BENEATH; `cached`: only if the name cache has the answer, else EAGAIN. A plain fd or -1. */
+static int ol__file_open(const ol_op *op, int flags, int cached) {
+    const char *path = (const char *)op->src;
+    const int beneath = op->u.file.offset & OL_BENEATH ? OL__RESOLVE_BENEATH : 0;
+    const uint32_t mode = flags & O_CREAT ? (uint32_t)op->cap & 07777 : 0;
+    if (!beneath && !cached) return OL_SYS_OPEN(op->u.file.fd, path, flags, mode);
+    return OL_SYS_OPEN2(op->u.file.fd, path, flags, mode, (uint64_t)(beneath | (cached ? OL__RESOLVE_CACHED : 0)));
+}
+
+static int64_t ol__file_read(ol_op *op) {
+    while (op->used < op->len) {
+        const ssize_t k = OL_SYS_PREAD(op->u.file.fd, (char *)op->dst + op->used, (size_t)(op->len - op->used),
+                                       op->u.file.offset + (int64_t)op->used);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0) return ol__file_error(op, errno);
+        if (k == 0) break;
+        op->used += (uint64_t)k;
+    }
+    return (int64_t)op->used;
+}
+
+static int64_t ol__file_execute(ol_op *op) {
+    int r = -1;
+    switch (op->u.file.what) {
+    case OL__FILE_OPEN:
+        for (int tries = 0; tries < 64; tries++) { /* EAGAIN: a rename on the way raced with the check (openat2(2)) */
+            r = ol__file_open(op, (int)(op->cap >> 32), 0);
+            if (r >= 0 || !(errno == EINTR || (errno == EAGAIN && (op->u.file.offset & OL_BENEATH)))) break;
+        }
+        if (r < 0 && errno == ENOSYS) return ol__op_fail(op, OL__E_FILE_BENEATH);
+        break;
+    case OL__FILE_STAT: r = OL_SYS_FSTATAT(op->u.file.fd, (const char *)op->src, (struct stat *)op->dst); break;
+    default: return ol__file_read(op);
+    }
+    return r < 0 ? ol__file_error(op, errno) : r;
+}
+
+/* Tries a file operation without blocking. 1: op->result is there. */
+static int ol__file_try(ol_op *op) {
+    ssize_t k;
+    switch (op->u.file.what) {
+    case OL__FILE_OPEN: {
+        const int fd = ol__file_open(op, (int)(op->cap >> 32), 1);
+        if (fd < 0 && (errno == EAGAIN || errno == ENOSYS || errno == EINVAL || errno == EINTR || errno == EPERM)) return 0;
+        op->result = fd < 0 ? ol__file_error(op, errno) : fd;
+        return 1;
+    }
+    case OL__FILE_STAT: {
+        const int fd = op->src ? ol__file_open(op, O_PATH | O_CLOEXEC, 1) : op->u.file.fd;
+        if (fd < 0 && op->src) return 0;
+        op->result = OL_SYS_FSTAT(fd, (struct stat *)op->dst) < 0 ? ol__file_error(op, errno) : 0;
+        if (op->src) OL_SYS_CLOSE(fd);
+        return 1;
+    }
+    default: break;
+    }
+    while (op->used < op->len) {
+        k = OL_SYS_PREAD_CACHED(op->u.file.fd, (char *)op->dst + op->used, (size_t)(op->len - op->used),
+                                op->u.file.offset + (int64_t)op->used);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0 && (errno == EAGAIN || errno == EOPNOTSUPP || errno == ENOSYS)) return 0;
+        if (k < 0) {
+            op->result = ol__file_error(op, errno);
+            return 1;
+        }
+        if (k == 0) break;
+        op->used += (uint64_t)k;
+    }
+    op->result = (int64_t)op->used;
+    return 1;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>execute: any operation, on any thread                                                                          */
+
+enum { OL__OP_MAGIC = 0x0f1d };
+enum { /* op.state_ */
+    OL__IDLE = 0,
+    OL__STAGED = 1,  /* in a lane's list, to be submitted */
+    OL__PARKED = 2,  /* in a lane's list, waiting for room */
+    OL__BACKEND = 3, /* a backend has it */
+    OL__FINISHED = 4 /* complete, to be reported */
+};
+
+static int64_t ol__execute(ol_exec *x, ol_op *op) {
+    switch (op->kind) {
+    case OL_OP_CALL: {
+        const int64_t r = op->u.call.fn(op->u.call.arg);
+        op->err = OL__E_RESULT;
+        return r;
+    }
+    case OL_OP_CRC32: return ol__crc32(op->crc, op->src, op->len);
+    case OL_OP_FILE: return ol__file_execute(op);
+#if defined(OFFLOAD_ISAL)
+    case OL_OP_DEFLATE: return x ? ol__deflate(x, op) : ol__op_fail(op, OL__E_NO_MEMORY);
+    case OL_OP_INFLATE: {
+        const int64_t r = x ? ol__inflate(x, op) : ol__op_fail(op, OL__E_NO_MEMORY);
+        /* a chunk that had too little room can be repeated; a corrupt one ends its stream */
+        if (r == -EBADMSG && op->u.codec.stream) op->u.codec.stream->failed = 1;
+        return r;
+    }
+#endif
+    default: (void)x; return ol__op_fail(op, OL__E_NO_CODEC);
+    }
+}
+
+static ol_op *ol__prep(ol_op *op, int kind, const void *src, uint64_t len, void *dst, uint64_t cap) {
+    memset(op, 0, sizeof *op);
+    op->magic_ = OL__OP_MAGIC;
+    op->kind = (uint8_t)kind;
+    op->src = src;
+    op->len = len;
+    op->dst = dst;
+    op->cap = cap;
+    return op;
+}
+static uint8_t ol__byte(int value) { return value < 0 || value > 255 ? 255 : (uint8_t)value; }
+
+static ol_op *ol__prep_codec(ol_op *op, int kind, int format, void *dst, uint64_t cap, const void *src, uint64_t len,
+                             ol_stream *stream, const void *dict, uint32_t dict_len, int final) {
+    ol__prep(op, kind, src, len, dst, cap);
+    op->format = ol__byte(format);
+    op->u.codec.stream = stream;
+    op->u.codec.dict = dict;
+    op->dict_len = dict_len > 65535 ? 65535 : (uint16_t)dict_len;
+    op->final = final != 0;
+    return op;
+}
+OL_API ol_op *ol_prep_deflate(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len) {
+    return ol__prep_codec(op, OL_OP_DEFLATE, format, dst, cap, src, len, NULL, NULL, 0, 1);
+}
+OL_API ol_op *ol_prep_deflate_chunk(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len,
+                                    ol_stream *stream, const void *dict, uint32_t dict_len, int final) {
+    return ol__prep_codec(op, OL_OP_DEFLATE, format, dst, cap, src, len, stream, dict, dict_len, final);
+}
+OL_API ol_op *ol_prep_inflate(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len) {
+    return ol__prep_codec(op, OL_OP_INFLATE, format, dst, cap, src, len, NULL, NULL, 0, 1);
+}
+OL_API ol_op *ol_prep_inflate_chunk(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len,
+                                    ol_stream *stream, const void *dict, uint32_t dict_len, int final) {
+    return ol__prep_codec(op, OL_OP_INFLATE, format, dst, cap, src, len, stream, dict, dict_len, final);
+}
+OL_API ol_op *ol_prep_crc32(ol_op *op, uint32_t start, const void *src, uint64_t len) {
+    ol__prep(op, OL_OP_CRC32, src, len, NULL, 0)->crc = start;
+    return op;
+}
+OL_API ol_op *ol_prep_call(ol_op *op, int64_t (*fn)(void *arg), void *arg) {
+    ol__prep(op, OL_OP_CALL, NULL, 0, NULL, 0);
+    op->u.call.fn = fn;
+    op->u.call.arg = arg;
+    return op;
+}
+
+static enum ol__situation ol__op_check_codec(const ol_op *op) {
+    const ol_stream *s = op->u.codec.stream;
+#if !defined(OFFLOAD_ISAL)
+    return OL__E_NO_CODEC;
+#endif
+    if (op->format < OL_RAW || op->format > OL_GZIP || op->level > OL_LEVEL_STATIC) return OL__E_OP_FORMAT;
+    if ((op->len && !op->src) || (op->cap && !op->dst)) return OL__E_OP_BUFFER;
+    if (s && (s->finished || s->failed)) return OL__E_OP_STREAM;
+    if (!op->dict_len) return OL__E_NONE;
+    if (op->dict_len > 32768 || !op->u.codec.dict) return OL__E_OP_DICT;
+    return op->format != OL_RAW && !(s && s->started) ? OL__E_OP_DICT : OL__E_NONE;
+}
+
+/* What is wrong with an operation that is about to be submitted or executed. */
+static enum ol__situation ol__op_check(const ol_op *op) {
+    if (!op || op->magic_ != OL__OP_MAGIC) return OL__E_NOT_PREPARED;
+    if (op->state_ != OL__IDLE) return OL__E_IN_FLIGHT;
+    if (op->cls > OL_BATCH) return OL__E_OP_CLASS;
+    switch (op->kind) {
+    case OL_OP_CALL: return op->u.call.fn ? OL__E_NONE : OL__E_OP_FN;
+    case OL_OP_CRC32: return op->len && !op->src ? OL__E_OP_BUFFER : OL__E_NONE;
+    case OL_OP_DEFLATE:
+    case OL_OP_INFLATE: return ol__op_check_codec(op);
+    case OL_OP_FILE: return OL__E_NONE;
+    default: return OL__E_NOT_PREPARED;
+    }
+}
+
+OL_API int64_t ol_op_exec(ol_exec *exec, ol_op *op) {
+    /* a backend executes operations that are in flight; anybody else's are idle */
+    if (op && op->magic_ == OL__OP_MAGIC && op->state_ == OL__BACKEND) return op->result = ol__execute(exec, op);
+    const enum ol__situation s = ol__op_check(op);
+    if (s == OL__E_NOT_PREPARED) return ol__fail(s);
+    return op->result = s == OL__E_NONE ? ol__execute(exec, op) : ol__op_fail(op, s);
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>policy:impl                                                                                                    */
+
+static const char *const ol__kind_names[] = {"any", "call", "crc32", "deflate", "inflate", "file"};
+static const char *const ol__class_names[] = {"any", "latency", "batch"};
+static const char *const ol__mode_names[] = {"-", "software", "sliced", "sync", "async", "auto"};
+static const char *const ol__full_names[] = {"-", "software", "wait", "fail"};
+
+/* Where there are only threads: waking a worker costs the submitter about as much as compressing 4 to 8 KB (bench/core
+   prints both), so smaller work stays. What may block never runs on the loop. */
+static const char ol__policy_pool[] = "call     any      0-        async     threads  wait\n"
+                                      "file     any      0-        async     threads  wait\n"
+                                      "deflate  latency  8K-       async     threads  software\n"
+                                      "deflate  batch    8K-       async     threads  wait\n"
+                                      "inflate  latency  16K-      async     threads  software\n"
+                                      "inflate  batch    16K-      async     threads  wait\n"
+                                      "crc32    any      512K-     async     threads  software\n"
+                                      "any      any      0-        software  -        -\n";
+/* Table 3.1 of A. Vijeev, "Operating System Scheduling for Emerging Hardware Accelerators", UC San Diego 2023 */
+static const char ol__policy_thesis[] = "deflate  latency  0-256     software  -        -\n"
+                                        "deflate  latency  257-      sync      device   software\n"
+                                        "deflate  batch    0-        async     device   wait\n"
+                                        "call     any      0-        async     threads  wait\n"
+                                        "file     any      0-        async     threads  wait\n";
+
+static int ol__word(const char **p, char *word, size_t room) { /* the next word of the line; its length, or -1 if too long */
+    size_t n = 0;
+    while (**p == ' ' || **p == '\t' || **p == '\r') ++*p;
+    for (; **p && !strchr(" \t\r\n#", **p); ++*p) {
+        if (n + 1 >= room) return -1;
+        word[n++] = **p;
+    }
+    word[n] = 0;
+    return (int)n;
+}
+
+static int ol__name_index(const char *const *names, int n, const char *word) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(names[i], word) == 0) return i;
+    return -1;
+}
+
+/* A number with an optional K or M; -1 if it is not one. */
+static int64_t ol__bytes(const char **p) {
+    uint64_t v = 0;
+    const char *const begin = *p;
+    for (; **p >= '0' && **p <= '9'; ++*p) {
+        v = v * 10 + (uint64_t)(**p - '0');
+        if (v > (uint64_t)1 << 40) return -1;
+    }
+    if (*p == begin) return -1;
+    const int shift = **p == 'K' ? 10 : **p == 'M' ? 20 : 0;
+    if (shift) ++*p;
+    return v >> (50 - shift) ? -1 : (int64_t)(v << shift);
+}
+
+static int ol__range(const char *word, ol_rule *rule) { /* N, N-M, N- */
+    const char *p = word;
+    const int64_t min = ol__bytes(&p);
+    if (min < 0) return 0;
+    rule->min = rule->max = (uint64_t)min;
+    if (!*p) return 1; /* max 0 means no limit, so "0" alone can't be said; it matches 0- */
+    if (*p++ != '-') return 0;
+    rule->max = 0;
+    if (!*p) return 1;
+    const int64_t max = ol__bytes(&p);
+    rule->max = (uint64_t)max;
+    return max > 0 && max >= min && !*p;
+}
+
+/* Parses one line into *rule: 1 a rule, 0 nothing, -1 an error described by *what. */
+static int ol__policy_line(const char **p, ol_rule *rule, const char **what) {
+    char word[6][24];
+    int n = 0;
+    memset(rule, 0, sizeof *rule);
+    for (;; n++) {
+        char extra[24];
+        const int k = ol__word(p, n < 6 ? word[n] : extra, sizeof extra);
+        if (k == 0) break;
+        *what = k < 0 ? "a word is too long" : "too many words: op class bytes mode backend when-full";
+        if (k < 0 || n == 6) return -1;
+    }
+    if (n == 0) return 0;
+    *what = "a rule has six words: op class bytes mode backend when-full";
+    if (n != 6) return -1;
+    const int kind = ol__name_index(ol__kind_names, OL__KINDS, word[0]);
+    const int cls = ol__name_index(ol__class_names, 3, word[1]);
+    const int mode = ol__name_index(ol__mode_names, 6, word[3]);
+    const int full = ol__name_index(ol__full_names, 4, word[5]);
+    const int software = strcmp(word[4], "-") == 0;
+    *what = kind < 0                         ? "op must be any, call, crc32, deflate, inflate or file"
+            : cls < 0                        ? "class must be any, latency or batch"
+            : !ol__range(word[2], rule)      ? "bytes must be N, N- or N-M, with K or M"
+            : mode <= 0                      ? "mode must be software, sync or async"
+            : full < 0                       ? "when-full must be -, software, wait or fail"
+            : strlen(word[4]) > 15           ? "a backend's name has at most 15 characters"
+            : (mode == OL_SOFTWARE) != software ? "software needs backend -, the other modes need a backend"
+                                             : NULL;
+    if (*what) return -1;
+    rule->kind = (uint8_t)kind;
+    rule->cls = (uint8_t)cls;
+    rule->mode = (uint8_t)mode;
+    rule->full = (uint8_t)full;
+    if (!software) memcpy(rule->backend, word[4], strlen(word[4]) + 1);
+    return 1;
+}
+
+static int ol__policy_error(enum ol__situation s, int line, const char *what, char *err, size_t err_len) {
+    static __thread char text[128];
+    snprintf(text, sizeof text, "policy, line %d: %s", line, what);
+    if (err && err_len) snprintf(err, err_len, "%s", text);
+    ol__last_error = text;
+    return -ol__texts[s].number;
+}
+
+OL_API int ol_policy_parse(const char *text, ol_policy *out, char *err, size_t err_len) {
+    ol_policy policy;
+    const char *what = "the text is NULL";
+    int line = 1;
+    memset(&policy, 0, sizeof policy);
+    if (text && strcmp(text, "pool") == 0) text = ol__policy_pool;
+    if (text && strcmp(text, "thesis") == 0) text = ol__policy_thesis;
+    for (const char *p = text; text; line++) {
+        ol_rule rule;
+        const int r = ol__policy_line(&p, &rule, &what);
+        if (r < 0) break;
+        if (r && policy.n == OL_POLICY_RULES) {
+            what = "more than 64 rules";
+            break;
+        }
+        if (r) policy.rule[policy.n++] = rule;
+        if (r && (rule.mode == OL_SLICED || rule.mode == OL_AUTO))
+            return ol__policy_error(OL__E_POLICY_MODE, line, ol__texts[OL__E_POLICY_MODE].text, err, err_len);
+        while (*p && *p != '\n') p++;
+        if (*p) {
+            p++;
+            continue;
+        }
+        if (out) *out = policy;
+        return 0;
+    }
+    return ol__policy_error(OL__E_POLICY, line, what, err, err_len);
+}
+
+static uint32_t ol__lane_named(const ol_loop *loop, const char *name) { /* its index, or OL__LANES */
+    for (uint32_t i = 1; i < loop->lanes; i++)
+        if (strcmp(loop->lane[i].backend->name, name) == 0) return i;
+    return OL__LANES;
+}
+
+OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy) {
+    uint8_t lane[OL_POLICY_RULES];
+    if (!loop || !policy || policy->n > OL_POLICY_RULES) return ol__fail(OL__E_POLICY);
+    for (uint32_t i = 0; i < policy->n; i++) {
+        const ol_rule *r = &policy->rule[i];
+        if (r->mode == OL_SLICED || r->mode == OL_AUTO) return ol__fail(OL__E_POLICY_MODE);
+        if (r->kind >= OL__KINDS || r->cls > OL_BATCH || r->mode < OL_SOFTWARE || r->mode > OL_ASYNC ||
+            r->full > OL_FULL_FAIL || (r->max && r->max < r->min) || !memchr(r->backend, 0, sizeof r->backend) ||
+            (r->mode == OL_SOFTWARE) != !r->backend[0])
+            return ol__fail(OL__E_POLICY);
+        const uint32_t to = r->mode == OL_SOFTWARE ? 0 : ol__lane_named(loop, r->backend);
+        if (to == OL__LANES) return ol__fail(OL__E_POLICY_BACKEND);
+        lane[i] = (uint8_t)to;
+    }
+    loop->policy = *policy;
+    memcpy(loop->rule_lane, lane, sizeof lane);
+    return 0;
+}
+
+OL_API void ol_loop_get_policy(const ol_loop *loop, ol_policy *policy) { *policy = loop->policy; }
+
+/* The first rule that matches; -1 none: software. */
+static int ol__policy_find(const ol_loop *loop, uint32_t kind, uint32_t cls, uint64_t bytes) {
+    for (uint32_t i = 0; i < loop->policy.n; i++) {
+        const ol_rule *r = &loop->policy.rule[i];
+        if ((!r->kind || r->kind == kind) && (!r->cls || r->cls == cls) && bytes >= r->min && (!r->max || bytes <= r->max))
+            return (int)i;
+    }
+    return -1;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>op:impl: submission, completion, cancel                                                                        */
+
+static uint32_t ol__op_class(const ol_op *op) { return op->flags_ & OL__OP_CLASS; }
+
+/* From acceptance to completion an operation is in its partition's list, so that ol_close finds it. */
+static void ol__op_list(ol_loop *loop, ol_op *op) {
+    ol__part *part = &loop->part[op->part_];
+    op->prev_in_part_ = NULL;
+    op->next_in_part_ = part->ops;
+    if (part->ops) part->ops->prev_in_part_ = op;
+    part->ops = op;
+    loop->ops++;
+}
+static void ol__op_unlist(ol_loop *loop, ol_op *op) {
+    if (op->prev_in_part_)
+        op->prev_in_part_->next_in_part_ = op->next_in_part_;
+    else
+        loop->part[op->part_].ops = op->next_in_part_;
+    if (op->next_in_part_) op->next_in_part_->prev_in_part_ = op->prev_in_part_;
+    op->state_ = OL__IDLE;
+    loop->ops--;
+    ol__close_waiting(loop, op->part_);
+}
+
+/* The await that started the operation gets its result. */
+static void ol__co_result(ol_co *co, const ol_op *op) {
+    if (op->result < 0)
+        (void)ol__co_fail(co, op->err, op->result);
+    else
+        (void)ol__done(co, op->result);
+}
+
+/* op->result is final: tell the owner, through the ready queue. */
+static void ol__op_finish(ol_loop *loop, ol_op *op) {
+    if (op->timer_) ol__heap_remove(loop, op->timer_);
+    if (op->result == -ECANCELED && (op->flags_ & (OL__OP_CANCEL | OL__OP_EXPIRED))) {
+        op->why = OL_WHY_STOPPED;
+        op->result = ol__op_fail(op, op->flags_ & OL__OP_CANCEL ? OL__E_OP_CANCELED : OL__E_OP_TIMEOUT);
+    } else if (op->result < 0 && !op->err) {
+        op->err = OL__E_RESULT;
+    }
+    if (!(op->flags_ & OL__OP_AWAITED)) {
+        op->state_ = OL__FINISHED;
+        ol__push(&loop->ready[ol__op_class(op)], ol__item_op(op));
+        return;
+    }
+    ol_co *co = op->owner_.co;
+    ol__co_result(co, op);
+    ol__op_unlist(loop, op);
+    if (loop->sync_op == op)
+        loop->sync_op = NULL;
+    else
+        ol__wake(co, OL__CO_DONE);
+}
+
+/* Calls `done`; the partition is held until it returns. The operation may be gone afterwards. */
+static void ol__op_report(ol_loop *loop, ol_op *op) {
+    const uint32_t index = op->part_;
+    const int hold = index && !loop->part[index].holder;
+    if (hold) loop->part[index].holder = OL__CALLBACK;
+    ol__op_unlist(loop, op);
+    loop->current_part = index;
+    op->owner_.done(op);
+    loop->current_part = 0;
+    if (hold) loop->part[index].holder = NULL;
+    ol__part_release(loop, index);
+}
+
+static void ol__op_software(ol_loop *loop, ol_op *op, uint8_t why) {
+    op->where = 0;
+    op->mode = OL_SOFTWARE;
+    op->why = why;
+    loop->stats.software++;
+    op->result = ol__execute(loop->exec, op);
+}
+
+/* A request to stop: what waits here ends at once, what a backend has it may give back. */
+static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
+    ol__lane *lane = &loop->lane[op->where];
+    const uint32_t cls = ol__op_class(op);
+    op->flags_ |= flag;
+    if (op->state_ == OL__BACKEND) {
+        if (lane->backend->cancel) (void)lane->backend->cancel(lane->channel.self, op);
+        return;
+    }
+    if (op->state_ == OL__STAGED && ol__unlink(&lane->staged[cls], ol__item_op(op)))
+        lane->in_flight[cls]--;
+    else if (op->state_ != OL__PARKED || !ol__unlink(&lane->parked[cls], ol__item_op(op)))
+        return;
+    op->result = -ECANCELED;
+    ol__op_finish(loop, op);
+}
+
+static void ol__stage(ol__lane *lane, ol_op *op) {
+    const uint32_t cls = ol__op_class(op);
+    op->state_ = OL__STAGED;
+    lane->in_flight[cls]++;
+    ol__push(&lane->staged[cls], ol__item_op(op));
+}
+
+/* Decides where the operation runs, and starts it. 1: it ran, op->result is there; 0: in flight; negative: refused. */
+static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
+    const int found = ol__policy_find(loop, op->kind, cls, op->len);
+    const ol_rule *rule = found < 0 ? NULL : &loop->policy.rule[found];
+    const uint32_t index = found < 0 ? 0 : loop->rule_lane[found];
+    ol__lane *lane = &loop->lane[index];
+    op->flags_ = (uint8_t)cls;
+    op->part_ = part;
+    op->err = OL__E_NONE;
+    if (!index || !(lane->backend->kinds >> op->kind & 1)) {
+        ol__op_software(loop, op, index ? OL_WHY_UNSUPPORTED : OL_WHY_RULE);
+        return 1;
+    }
+    op->where = (uint8_t)index;
+    op->mode = rule->mode;
+    op->why = OL_WHY_RULE;
+    const int full = lane->parked[cls].n || lane->in_flight[cls] >= lane->channel.depth;
+    const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
+    if (full && action == OL_FULL_SOFTWARE) {
+        ol__op_software(loop, op, OL_WHY_FULL);
+        return 1;
+    }
+    if (full && (action == OL_FULL_FAIL || lane->parked[cls].n >= loop->desc.park_max))
+        return (int)(op->result = ol__op_fail(op, OL__E_FULL));
+    if (op->timeout_us && ol__heap_add(loop, (uintptr_t)op | 1, ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000),
+                                       OL__NEVER) < 0)
+        return (int)(op->result = ol__op_fail(op, OL__E_NO_MEMORY));
+    ol__op_list(loop, op);
+    if (full) {
+        op->state_ = OL__PARKED;
+        op->why = OL_WHY_PARKED;
+        loop->stats.parked++;
+        ol__push(&lane->parked[cls], ol__item_op(op));
+    } else {
+        ol__stage(lane, op);
+    }
+    return 0;
+}
+
+/* Submits what is staged, in bursts. What the backend doesn't take stays first in line. */
+static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
+    ol_op *burst[32];
+    while (q->n) {
+        int n = 0;
+        for (; n < 32 && q->n; n++) {
+            burst[n] = ol__item_to_op(ol__pop(q));
+            burst[n]->state_ = OL__BACKEND; /* before another thread sees it */
+        }
+        const int k = lane->backend->submit(lane->channel.self, burst, n);
+        for (int i = n; i-- > (k > 0 ? k : 0);) {
+            burst[i]->state_ = OL__STAGED;
+            ol__item_set_next(ol__item_op(burst[i]), q->head);
+            q->head = ol__item_op(burst[i]);
+            if (!q->tail) q->tail = q->head;
+            q->n++;
+        }
+        if (k > 0) {
+            lane->in_backend += (uint32_t)k;
+            loop->stats.offloaded += (uint64_t)k;
+        }
+        if (k < 0) { /* it can't work at all (threads that don't start, say): nothing may be lost */
+            ol__log(loop, 1, "a backend refused operations: they run in software");
+            while (q->n) {
+                ol_op *op = ol__item_to_op(ol__pop(q));
+                lane->in_flight[ol__op_class(op)]--;
+                ol__op_software(loop, op, OL_WHY_FAILED);
+                ol__op_finish(loop, op);
+            }
+        }
+        if (k < n) return;
+    }
+}
+static void ol__flush(ol_loop *loop) {
+    for (uint32_t i = 1; i < loop->lanes; i++)
+        for (uint32_t cls = OL_LATENCY; cls <= OL_BATCH; cls++)
+            ol__flush_class(loop, &loop->lane[i], &loop->lane[i].staged[cls]);
+}
+
+/* Takes completions to their owners, and lets parked operations follow. */
+static void ol__reap_lane(ol_loop *loop, ol__lane *lane) {
+    ol_op *got[64];
+    if (lane->in_backend && lane->backend->look(lane->channel.self)) {
+        const int most = loop->desc.dequeue_batch < 64 ? (int)loop->desc.dequeue_batch : 64;
+        const int n = lane->backend->poll(lane->channel.self, got, most);
+        for (int i = 0; i < n; i++) {
+            OL__CHECK(got[i]->state_ == OL__BACKEND, "a backend completed an operation that it doesn't have");
+            lane->in_flight[ol__op_class(got[i])]--;
+            lane->in_backend--;
+            ol__op_finish(loop, got[i]);
+        }
+    }
+    for (uint32_t cls = OL_LATENCY; cls <= OL_BATCH; cls++)
+        while (lane->parked[cls].n && lane->in_flight[cls] < lane->channel.depth)
+            ol__stage(lane, ol__item_to_op(ol__pop(&lane->parked[cls])));
+}
+static void ol__reap(ol_loop *loop) {
+    for (uint32_t i = 1; i < loop->lanes; i++) ol__reap_lane(loop, &loop->lane[i]);
+}
+
+/* Spins for one operation; completions of others are filed with their owners. 1: it is complete. 0: the bound has passed,
+   and the wait becomes a suspension. */
+static int ol__sync_wait(ol_loop *loop, ol_op *op) {
+    ol__lane *lane = &loop->lane[op->where];
+    const int64_t begin = OL_SYS_NOW();
+    loop->sync_op = op;
+    ol__flush(loop);
+    for (uint32_t i = 1; loop->sync_op; i++) {
+        ol__reap_lane(loop, lane);
+        if (!loop->sync_op) break;
+        if (i % 16 == 0 && OL_SYS_NOW() - begin >= loop->desc.sync_ns) {
+            loop->sync_op = NULL;
+            op->why = OL_WHY_SYNC_BOUND;
+            return 0;
+        }
+        OL_SYS_PAUSE();
+    }
+    return 1;
+}
+
+/* What an operation that ran on the spot takes from the budget: about one for each microsecond. */
+static uint32_t ol__op_cost(const ol_op *op) {
+    const uint64_t bytes = op->kind == OL_OP_CRC32 ? op->len >> 6 : op->len;
+    return op->kind == OL_OP_CALL ? 16 : bytes > 1 << 20 ? 1024 : (uint32_t)(1 + (bytes >> 10));
+}
+
+static int ol__op_await(ol_co *co, ol_op *op) {
+    ol_loop *loop = co->loop;
+    const int r = ol__op_start(loop, op, op->cls ? op->cls : ol__co_class(co), co->part);
+    if (r) {
+        ol__co_result(co, op);
+        if (r < 0 || ol__spend(loop, ol__op_cost(op))) return OL__DONE;
+        ol__wake(co, OL__CO_DONE);
+        return OL__PENDING;
+    }
+    op->flags_ |= OL__OP_AWAITED;
+    op->owner_.co = co;
+    const int spin = op->mode == OL_SYNC && op->state_ == OL__STAGED &&
+                     !(loop->lane[op->where].channel.flags & OL_CHANNEL_NO_SYNC);
+    if (spin && ol__sync_wait(loop, op)) return OL__DONE;
+    op->mode = OL_ASYNC;
+    co->link.op = op;
+    ol__set_waits(co, OL__W_OP);
+    return OL__PENDING;
+}
+
+OL_API int ol_run(ol_co *co, ol_op *op) {
+    if (!ol__await_enter(co)) return OL__DONE;
+    const enum ol__situation s = ol__op_check(op);
+    return s == OL__E_NONE ? ol__op_await(co, op) : ol__co_situation(co, s);
+}
+
+OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_op *)) {
+    const enum ol__situation s = ol__op_check(op);
+    if (!loop || !done) return ol__fail(OL__E_OP_FN);
+    if (s != OL__E_NONE) return ol__fail(s);
+    const int r = ol__op_start(loop, op, op->cls ? op->cls : (uint32_t)OL_BATCH, loop->current_part);
+    if (r < 0) {
+        ol__last_error = ol_op_error(op);
+        return r;
+    }
+    op->owner_.done = done;
+    if (op->mode == OL_SYNC) op->mode = OL_ASYNC;
+    if (r) {
+        ol__op_list(loop, op);
+        ol__op_finish(loop, op);
+    }
+    return 0;
+}
+
+OL_API int ol_op_cancel(ol_loop *loop, ol_op *op) {
+    if (!loop || !op || op->magic_ != OL__OP_MAGIC || op->state_ == OL__IDLE) return ol__fail(OL__E_NOT_IN_FLIGHT);
+    ol__op_stop(loop, op, OL__OP_CANCEL);
+    return 0;
+}
+
+static int ol__file_await(ol_co *co, ol_op *op, uint32_t what) {
+    op->u.file.what = what;
+    if (!ol__file_try(op)) return ol__op_await(co, op);
+    op->why = OL_WHY_CACHE;
+    op->mode = OL_SOFTWARE;
+    ol__co_result(co, op);
+    if (ol__spend(co->loop, 1 + ol__op_cost(op) / 8)) return OL__DONE;
+    ol__wake(co, OL__CO_DONE);
+    return OL__PENDING;
+}
+
+OL_API int ol_open(ol_co *co, ol_op *op, int dirfd, const char *path, int flags, uint32_t mode, int how) {
+    if (!ol__await_enter(co)) return OL__DONE;
+    if (!op) return ol__co_situation(co, OL__E_NOT_PREPARED);
+    if (!path) return ol__co_fail(co, OL__E_SYSTEM, -EFAULT);
+    ol__prep(op, OL_OP_FILE, path, 0, NULL, (uint64_t)(uint32_t)(flags | O_CLOEXEC) << 32 | mode);
+    op->u.file.offset = how;
+    op->u.file.fd = dirfd;
+    return ol__file_await(co, op, OL__FILE_OPEN);
+}
+OL_API int ol_stat(ol_co *co, ol_op *op, int dirfd, const char *path, struct stat *st) {
+    if (!ol__await_enter(co)) return OL__DONE;
+    if (!op) return ol__co_situation(co, OL__E_NOT_PREPARED);
+    if (!st) return ol__co_fail(co, OL__E_SYSTEM, -EFAULT);
+    ol__prep(op, OL_OP_FILE, path, 0, st, sizeof *st);
+    op->u.file.fd = dirfd;
+    return ol__file_await(co, op, OL__FILE_STAT);
+}
+OL_API int ol_pread(ol_co *co, ol_op *op, int file, void *buf, size_t len, int64_t offset) {
+    if (!ol__await_enter(co)) return OL__DONE;
+    if (!op) return ol__co_situation(co, OL__E_NOT_PREPARED);
+    if (len && !buf) return ol__co_situation(co, OL__E_OP_BUFFER);
+    ol__prep(op, OL_OP_FILE, NULL, len, buf, len);
+    op->u.file.fd = file;
+    op->u.file.offset = offset;
+    return ol__file_await(co, op, OL__FILE_READ);
+}
+
+OL_API const char *ol_op_where(const ol_loop *loop, const ol_op *op) {
+    return op->where && op->where < loop->lanes ? loop->lane[op->where].backend->name : "software";
+}
+OL_API const char *ol_op_why(const ol_op *op) {
+    static const char *const text[] = {"it has not run",
+                                       "policy",
+                                       "backend full: run in software",
+                                       "backend full: waited for room",
+                                       "the backend does not support this kind",
+                                       "the backend failed",
+                                       "answered from the cache",
+                                       "policy; the synchronous wait exceeded its bound",
+                                       "cancelled or timed out"};
+    return op->why < sizeof text / sizeof *text ? text[op->why] : text[0];
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>backend:threads: the pool                                                                                      */
+
+enum { OL__POOL_CHANNELS = 256, OL__POOL_WORKERS = 64, OL__CLAIM = 16 };
+
+typedef struct ol__pool ol__pool;
+
+typedef struct ol__pool_channel { /* a loop's */
+    ol__ring ring[4];             /* class latency: plain, calls; class batch: plain, calls */
+    OL_SYS_ATOMIC(ol_op *) done;  /* stack of completions, newest first */
+    char pad[56];
+    ol_notify *notify;
+    ol__pool *pool;
+    ol_op *got; /* the loop's: completions taken off the stack, oldest first */
+    int open;
+} ol__pool_channel;
+
+typedef struct ol__semaphore { /* where idle workers sleep */
+    OL_SYS_ATOMIC(uint32_t) waiters;
+    OL_SYS_ATOMIC(uint32_t) permits; /* futex */
+    char pad[56];
+} ol__semaphore;
+
+typedef struct ol__worker {
+    ol__pool *pool;
+    uint32_t index;
+    uint32_t next; /* channel to look at first */
+    OL_SYS_ATOMIC(ol__pool_channel *) busy; /* the channel that it is completing to */
+    OL_SYS_THREAD thread;
+    ol_exec *exec;
+    char pad[64];
+} ol__worker;
+
+struct ol__pool {
+    ol_backend backend;
+    ol_threads_desc desc;
+    OL_SYS_MUTEX lock; /* start, open, close: never on the path of an operation */
+    OL_SYS_ATOMIC(uint32_t) channels;
+    OL_SYS_ATOMIC(ol__pool_channel *) channel[OL__POOL_CHANNELS];
+    OL_SYS_ATOMIC(uint32_t) stop;
+    OL_SYS_ATOMIC(uint32_t) started;
+    uint32_t loops;
+    int failed;
+    ol__semaphore sleep[2]; /* [1]: the worker that takes no calls, so that calls can't take all */
+    ol__worker worker[OL__POOL_WORKERS];
+};
+
+/* Wakes one sleeper. Returns 0 if there is none. A woken worker has been counted out by its waker. */
+static int ol__semaphore_wake(ol__semaphore *s) {
+    uint32_t n = OL_SYS_ADD(&s->waiters, 0u, OL_SYS_SEQ_CST);
+    while (n)
+        if (OL_SYS_CAS(&s->waiters, &n, n - 1, OL_SYS_SEQ_CST)) {
+            OL_SYS_ADD(&s->permits, 1u, OL_SYS_RELEASE);
+            OL_SYS_FUTEX_WAKE(&s->permits, 1);
+            return 1;
+        }
+    return 0;
+}
+
+/* The second half of a sleep that was announced by adding to waiters. */
+static void ol__semaphore_wait(ol__semaphore *s) {
+    for (;;) {
+        uint32_t n = OL_SYS_LOAD(&s->permits, OL_SYS_ACQUIRE);
+        while (n)
+            if (OL_SYS_CAS(&s->permits, &n, n - 1, OL_SYS_ACQ_REL)) return;
+        OL_SYS_FUTEX_WAIT(&s->permits, 0);
+    }
+}
+
+/* Takes an announcement back; if a waker has counted this worker out already, its permit is consumed. */
+static void ol__semaphore_leave(ol__semaphore *s) {
+    uint32_t n = OL_SYS_LOAD(&s->waiters, OL_SYS_RELAXED);
+    while (n)
+        if (OL_SYS_CAS(&s->waiters, &n, n - 1, OL_SYS_SEQ_CST)) return;
+    ol__semaphore_wait(s);
+}
+
+static void ol__pool_wake(ol__pool *pool, int calls) {
+    if (!calls && ol__semaphore_wake(&pool->sleep[1])) return;
+    (void)ol__semaphore_wake(&pool->sleep[0]);
+}
+
+/* Worker: runs one operation and returns it to its loop. From the moment it is on the stack the loop may finish with the
+   channel and close it; `busy` keeps it until the notification is out. */
+static void ol__worker_run(ol__worker *w, ol__pool_channel *c, ol_op *op) {
+    if (!w->exec) w->exec = ol_exec_create();
+    op->result = ol__execute(w->exec, op);
+    OL_SYS_STORE(&w->busy, c, OL_SYS_RELAXED); /* published by the exchange below */
+    ol_op *top = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
+    do op->next_ = top;
+    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_ACQ_REL));
+    ol_notify_loop(c->notify);
+    OL_SYS_STORE(&w->busy, (ol__pool_channel *)NULL, OL_SYS_RELEASE);
+}
+
+/* Claims from one ring and runs what it got. Between operations of batch, latency-critical work goes first. */
+static uint32_t ol__worker_class(ol__worker *w, int cls);
+static uint32_t ol__worker_ring(ol__worker *w, ol__pool_channel *c, uint32_t which) {
+    ol__ring *r = &c->ring[which];
+    const uint32_t threads = OL_SYS_LOAD(&w->pool->started, OL_SYS_RELAXED);
+    uint64_t first = 0;
+    /* with several workers half of a fair share, so that one with slow work doesn't sit on what others could do */
+    const uint64_t n = ol__ring_claim(r, threads > 1 ? 2 * threads : 1, OL__CLAIM, &first);
+    if (!n) return 0;
+    if (ol__ring_size(r)) ol__pool_wake(w->pool, (int)(which & 1));
+    for (uint64_t i = 0; i < n; i++) {
+        ol_op *op = ol__ring_take(r, first + i);
+        if (op) ol__worker_run(w, c, op);
+        if (which >= 2) (void)ol__worker_class(w, 0);
+    }
+    return (uint32_t)n;
+}
+
+static int ol__worker_takes_calls(const ol__worker *w) { return w->index != 1; }
+
+static uint32_t ol__worker_class(ol__worker *w, int cls) {
+    const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
+    uint32_t ran = 0;
+    for (uint32_t i = 0; i < channels; i++) {
+        if (++w->next >= channels) w->next = 0;
+        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[w->next], OL_SYS_ACQUIRE);
+        if (!c) continue;
+        ran += ol__worker_ring(w, c, (uint32_t)cls * 2);
+        if (ol__worker_takes_calls(w)) ran += ol__worker_ring(w, c, (uint32_t)cls * 2 + 1);
+    }
+    return ran;
+}
+
+static uint32_t ol__worker_round(ol__worker *w) {
+    const uint32_t ran = ol__worker_class(w, 0);
+    return ran ? ran : ol__worker_class(w, 1);
+}
+
+static void ol__worker_sleep(ol__worker *w) {
+    ol__semaphore *s = &w->pool->sleep[ol__worker_takes_calls(w) ? 0 : 1];
+    OL_SYS_ADD(&s->waiters, 1u, OL_SYS_SEQ_CST);
+    /* announced; what was submitted before that is seen now, what comes later sees the announcement */
+    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_ACQUIRE) || ol__worker_round(w))
+        ol__semaphore_leave(s);
+    else
+        ol__semaphore_wait(s);
+}
+
+static void *ol__worker_main(void *arg) {
+    ol__worker *w = (ol__worker *)arg;
+    ol__pool *pool = w->pool;
+    if (pool->desc.sched == 1) OL_SYS_SCHED_IDLE();
+    while (!OL_SYS_LOAD(&pool->stop, OL_SYS_ACQUIRE)) {
+        if (ol__worker_round(w)) continue;
+        if (pool->desc.spin_ns > 0) {
+            const int64_t end = OL_SYS_NOW() + pool->desc.spin_ns;
+            uint32_t ran = 0;
+            do {
+                for (int i = 0; i < 32 && !ran; i++) {
+                    OL_SYS_PAUSE();
+                    ran = ol__worker_round(w);
+                }
+            } while (!ran && OL_SYS_NOW() < end);
+            if (ran) continue;
+        }
+        ol__worker_sleep(w);
+    }
+    return NULL;
+}
+
+/* Starts the threads at the first operation; with fewer than asked for it goes on. 0, or a negative errno with none. */
+static int ol__pool_start(ol__pool *pool) {
+    int r = 0;
+    OL_SYS_MUTEX_LOCK(&pool->lock);
+    for (uint32_t i = OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED); i < pool->desc.workers && !pool->failed; i++) {
+        ol__worker *w = &pool->worker[i];
+        w->pool = pool;
+        w->index = i;
+        r = OL_SYS_THREAD_START(&w->thread, ol__worker_main, w);
+        if (r) {
+            pool->failed = 1;
+            break;
+        }
+        OL_SYS_STORE(&pool->started, i + 1, OL_SYS_RELEASE);
+    }
+    OL_SYS_MUTEX_UNLOCK(&pool->lock);
+    return OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED) ? 0 : -EAGAIN;
+}
+
+static int ol__channel_submit(void *channel, ol_op *const *ops, int n) {
+    ol__pool_channel *c = (ol__pool_channel *)channel;
+    int k = 0, plain = 0, calls = 0;
+    if (!OL_SYS_LOAD(&c->pool->started, OL_SYS_ACQUIRE) && ol__pool_start(c->pool) < 0) return -EAGAIN;
+    for (; k < n; k++) {
+        const int call = ops[k]->kind == OL_OP_CALL || ops[k]->kind == OL_OP_FILE;
+        const uint32_t which = (ol__op_class(ops[k]) == OL_LATENCY ? 0u : 2u) + (uint32_t)call;
+        if (!ol__ring_put(&c->ring[which], ops[k])) break;
+        calls += call;
+        plain += !call;
+    }
+    if (plain) ol__pool_wake(c->pool, 0);
+    if (calls) ol__pool_wake(c->pool, 1);
+    return k;
+}
+
+static int ol__channel_look(void *channel) {
+    ol__pool_channel *c = (ol__pool_channel *)channel;
+    return c->got || OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
+}
+
+static int ol__channel_poll(void *channel, ol_op **ops, int max) {
+    ol__pool_channel *c = (ol__pool_channel *)channel;
+    int n = 0;
+    while (n < max) {
+        if (!c->got) { /* turn the stack over: oldest first */
+            ol_op *op = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED) ? OL_SYS_XCHG(&c->done, (ol_op *)NULL, OL_SYS_ACQ_REL) : NULL;
+            for (ol_op *next; op; op = next) {
+                next = op->next_;
+                op->next_ = c->got;
+                c->got = op;
+            }
+            if (!c->got) break;
+        }
+        ops[n++] = c->got;
+        c->got = c->got->next_;
+    }
+    return n;
+}
+
+static int ol__channel_cancel(void *channel, ol_op *op) {
+    ol__pool_channel *c = (ol__pool_channel *)channel;
+    const int call = op->kind == OL_OP_CALL || op->kind == OL_OP_FILE;
+    if (!ol__ring_cancel(&c->ring[(ol__op_class(op) == OL_LATENCY ? 0 : 2) + call], op)) return -EBUSY;
+    op->result = -ECANCELED;
+    op->next_ = c->got;
+    c->got = op;
+    return 0;
+}
+
+static void ol__channel_free(ol__pool_channel *c) {
+    for (int i = 0; i < 4; i++) OL_SYS_FREE(c->ring[i].slot);
+    OL_SYS_FREE(c);
+}
+
+static void ol__channel_close(void *channel) {
+    ol__pool_channel *c = (ol__pool_channel *)channel;
+    const uint32_t workers = OL_SYS_LOAD(&c->pool->started, OL_SYS_ACQUIRE);
+    for (uint32_t i = 0; i < workers; i++)
+        while (OL_SYS_LOAD(&c->pool->worker[i].busy, OL_SYS_ACQUIRE) == c) OL_SYS_PAUSE();
+    OL_SYS_MUTEX_LOCK(&c->pool->lock);
+    c->open = 0; /* workers may still look at its empty rings: it is used again, or freed with the pool */
+    c->pool->loops--;
+    OL_SYS_MUTEX_UNLOCK(&c->pool->lock);
+}
+
+static ol__pool_channel *ol__channel_new(ol__pool *pool) {
+    ol__pool_channel *c = (ol__pool_channel *)ol__zalloc(sizeof *c);
+    if (!c) return NULL;
+    c->pool = pool;
+    for (int i = 0; i < 4; i++) {
+        c->ring[i].mask = pool->desc.depth - 1;
+        c->ring[i].slot = (ol_op **)ol__zalloc(pool->desc.depth * sizeof(ol_op *));
+        if (!c->ring[i].slot) {
+            ol__channel_free(c);
+            return NULL;
+        }
+    }
+    return c;
+}
+
+static int ol__pool_open(void *self, ol_notify *notify, ol_channel *out) {
+    ol__pool *pool = (ol__pool *)self;
+    ol__pool_channel *c = NULL;
+    int r = 0;
+    OL_SYS_MUTEX_LOCK(&pool->lock);
+    const uint32_t n = OL_SYS_LOAD(&pool->channels, OL_SYS_RELAXED);
+    for (uint32_t i = 0; i < n && !c; i++) {
+        ol__pool_channel *old = OL_SYS_LOAD(&pool->channel[i], OL_SYS_RELAXED);
+        if (!old->open) c = old;
+    }
+    if (!c && n == OL__POOL_CHANNELS) r = ol__fail(OL__E_CHANNELS);
+    if (!c && !r) {
+        c = ol__channel_new(pool);
+        if (!c) r = ol__fail(OL__E_NO_MEMORY);
+        if (c) OL_SYS_STORE(&pool->channel[n], c, OL_SYS_RELEASE);
+        if (c) OL_SYS_STORE(&pool->channels, n + 1, OL_SYS_RELEASE);
+    }
+    if (c) {
+        c->open = 1;
+        c->notify = notify;
+        pool->loops++;
+        out->self = c;
+        out->depth = pool->desc.depth;
+        out->flags = OL_CHANNEL_NOTIFIES;
+        if (pool->desc.sched == 1) out->flags |= OL_CHANNEL_NO_SYNC;
+    }
+    OL_SYS_MUTEX_UNLOCK(&pool->lock);
+    return r;
+}
+
+OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc) {
+    static const OL_SYS_MUTEX unlocked = OL_SYS_MUTEX_INIT;
+    ol_threads_desc d;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!backend || d.canary_ || d.workers > OL__POOL_WORKERS || d.depth > 1u << 16 || d.spin_ns < -1 || d.sched > 2)
+        return ol__fail(OL__E_DESC);
+    const uint32_t cpus = (uint32_t)OL_SYS_CPUS();
+    if (!d.workers) d.workers = cpus < 2 ? 1 : cpus > OL__POOL_WORKERS ? (uint32_t)OL__POOL_WORKERS : cpus - 1;
+    uint32_t depth = 1;
+    while (depth < (d.depth ? d.depth : 256)) depth *= 2;
+    d.depth = depth;
+    if (!d.spin_ns) d.spin_ns = cpus > 1 ? 20000 : -1;
+    if (!d.sched) d.sched = cpus > 1 ? 2 : 1;
+    ol__pool *pool = (ol__pool *)ol__zalloc(sizeof *pool);
+    if (!pool) return ol__fail(OL__E_NO_MEMORY);
+    pool->desc = d;
+    memcpy(&pool->lock, &unlocked, sizeof unlocked);
+    pool->backend.version = OL_BACKEND_VERSION;
+    pool->backend.kinds = 1u << OL_OP_CALL | 1u << OL_OP_CRC32 | 1u << OL_OP_DEFLATE | 1u << OL_OP_INFLATE | 1u << OL_OP_FILE;
+    pool->backend.name = "threads";
+    pool->backend.self = pool;
+    pool->backend.open = ol__pool_open;
+    pool->backend.submit = ol__channel_submit;
+    pool->backend.poll = ol__channel_poll;
+    pool->backend.look = ol__channel_look;
+    pool->backend.cancel = ol__channel_cancel;
+    pool->backend.close = ol__channel_close;
+    *backend = &pool->backend;
+    return 0;
+}
+
+OL_API int ol_threads_destroy(ol_backend *backend) {
+    if (!backend) return ol__fail(OL__E_DESC);
+    ol__pool *pool = (ol__pool *)backend->self;
+    if (pool->loops) return ol__fail(OL__E_POOL_BUSY);
+    OL_SYS_STORE(&pool->stop, 1u, OL_SYS_SEQ_CST);
+    const uint32_t started = OL_SYS_LOAD(&pool->started, OL_SYS_ACQUIRE);
+    for (uint32_t i = 0; i < 2; i++) {
+        OL_SYS_ADD(&pool->sleep[i].permits, started, OL_SYS_SEQ_CST);
+        OL_SYS_FUTEX_WAKE(&pool->sleep[i].permits, INT_MAX);
+    }
+    for (uint32_t i = 0; i < started; i++) {
+        OL_SYS_THREAD_JOIN(pool->worker[i].thread);
+        ol_exec_destroy(pool->worker[i].exec);
+    }
+    const uint32_t channels = OL_SYS_LOAD(&pool->channels, OL_SYS_RELAXED);
+    for (uint32_t i = 0; i < channels; i++) ol__channel_free(OL_SYS_LOAD(&pool->channel[i], OL_SYS_RELAXED));
+    OL_SYS_FREE(pool);
+    return 0;
+}
+
+/* The pool that loops share when they bring none of their own: made by the first, freed by the last. */
+static OL_SYS_MUTEX ol__shared_lock = OL_SYS_MUTEX_INIT;
+static ol_backend *ol__shared_pool;
+static uint32_t ol__shared_users;
+
+static int ol__shared_get(ol_backend **backend) {
+    int r = 0;
+    OL_SYS_MUTEX_LOCK(&ol__shared_lock);
+    if (!ol__shared_pool) r = ol_threads_create(&ol__shared_pool, NULL);
+    if (!r) {
+        ol__shared_users++;
+        *backend = ol__shared_pool;
+    }
+    OL_SYS_MUTEX_UNLOCK(&ol__shared_lock);
+    return r;
+}
+static void ol__shared_put(void) {
+    OL_SYS_MUTEX_LOCK(&ol__shared_lock);
+    if (--ol__shared_users == 0) {
+        (void)ol_threads_destroy(ol__shared_pool);
+        ol__shared_pool = NULL;
+    }
+    OL_SYS_MUTEX_UNLOCK(&ol__shared_lock);
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>loop:impl                                                                                                      */
+
+#define OL__LIST_END ((void *)1) /* a posted node's `next` is never NULL */
+
+/* Two posters may race for one node: who turns NULL into LIST_END queues it. The other one touches the word by an
+   exchange of the same value, so that what it wrote before is seen by the function, which takes it by an exchange too. */
+OL_API int ol_post(ol_loop *loop, ol_post_node *node) {
+    for (;;) {
+        void *next = NULL;
+        if (OL_SYS_CAS(&node->next, &next, OL__LIST_END, OL_SYS_ACQ_REL)) break;
+        if (OL_SYS_CAS(&node->next, &next, next, OL_SYS_ACQ_REL)) return -EBUSY;
+    }
+    void *head = OL_SYS_LOAD(&loop->posts, OL_SYS_RELAXED);
+    do (void)OL_SYS_XCHG(&node->next, head, OL_SYS_ACQ_REL);
+    while (!OL_SYS_CAS(&loop->posts, &head, (void *)node, OL_SYS_ACQ_REL));
+    ol_notify_loop(&loop->notify);
+    return 0;
+}
+
+static void ol__run_posts(ol_loop *loop) {
+    if (OL_SYS_LOAD(&loop->posts, OL_SYS_RELAXED) == OL__LIST_END) return;
+    void *newest = OL_SYS_XCHG(&loop->posts, OL__LIST_END, OL_SYS_ACQ_REL);
+    ol_post_node *first = NULL; /* turned over, oldest first; linked by `next` with LIST_END at the end */
+    while (newest != OL__LIST_END) {
+        ol_post_node *node = (ol_post_node *)newest;
+        newest = OL_SYS_XCHG(&node->next, first ? (void *)first : OL__LIST_END, OL_SYS_ACQ_REL);
+        first = node;
+    }
+    while (first) {
+        ol_post_node *node = first;
+        void *next = OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQ_REL); /* from here on it can be posted again */
+        first = next == OL__LIST_END ? NULL : (ol_post_node *)next;
+        node->fn(loop, node);
+    }
+}
+
+static uint32_t ol__ready_n(const ol_loop *loop) { return loop->ready[OL_LATENCY].n + loop->ready[OL_BATCH].n; }
+
+/* Latency-critical first, but after latency_run in a row one of batch. */
+static ol__item ol__next_ready(ol_loop *loop, int *batch) {
+    ol__queue *latency = &loop->ready[OL_LATENCY], *other = &loop->ready[OL_BATCH];
+    *batch = !latency->n || (other->n && loop->latency_streak >= loop->desc.latency_run);
+    if (*batch)
+        loop->latency_streak = 0;
+    else if (other->n)
+        loop->latency_streak++;
+    return ol__pop(*batch ? other : latency);
+}
+
+enum { OL__TURN_NS = 20000, OL__KERNEL_NS = 10000, OL__KERNEL_TURNS = 16, OL__RETRY_NS = 1000000 };
+
+/* Runs what is ready now; what becomes ready meanwhile waits for the next round, after a look at the kernel. */
+static void ol__run_ready(ol_loop *loop) {
+    uint32_t n = ol__ready_n(loop);
+    if (n > loop->desc.turn) n = loop->desc.turn;
+    const int64_t begin = loop->now;
+    for (uint32_t i = 1; i <= n; i++) {
+        int batch;
+        const ol__item item = ol__next_ready(loop, &batch);
+        if (!item) break;
+        loop->stats.resumes++;
+        if (item & 1)
+            ol__op_report(loop, ol__item_to_op(item));
+        else
+            ol__resume((ol_co *)item);
+        if ((batch || i % 8 == 0) && OL_SYS_NOW() - begin > OL__TURN_NS) break;
+    }
+}
+
+/* Is there a post or a completion? */
+static int ol__work_waits(ol_loop *loop) {
+    if (OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END) return 1;
+    for (uint32_t i = 1; i < loop->lanes; i++)
+        if (loop->lane[i].in_backend && loop->lane[i].backend->look(loop->lane[i].channel.self)) return 1;
+    return 0;
+}
+
+/* How long the loop may sleep, at most `limit`. */
+static int64_t ol__may_sleep(ol_loop *loop, int64_t limit) {
+    int64_t t = limit < 0 ? OL__NEVER : limit;
+    if (ol__ready_n(loop)) return 0;
+    if (loop->heap_n) {
+        const int64_t due = loop->heap[1].when - loop->now;
+        if (due < t) t = due > 0 ? due : 0;
+    }
+    for (uint32_t i = 1; i < loop->lanes; i++) {
+        ol__lane *l = &loop->lane[i];
+        if (l->in_backend && !(l->channel.flags & OL_CHANNEL_NOTIFIES)) {
+            const int64_t next = l->backend->next_ns ? l->backend->next_ns(l->channel.self, loop->now) : -1;
+            const int64_t in = next > loop->now ? next - loop->now : loop->desc.poll_ns;
+            if (in < t) t = in;
+        }
+        const uint32_t waiting = l->staged[OL_LATENCY].n + l->staged[OL_BATCH].n + l->parked[OL_LATENCY].n + l->parked[OL_BATCH].n;
+        if (waiting && t > OL__RETRY_NS) t = OL__RETRY_NS;
+    }
+    return t == OL__NEVER ? -1 : t;
+}
+
+static uint32_t ol__offloaded(const ol_loop *loop) {
+    uint32_t n = 0;
+    for (uint32_t i = 1; i < loop->lanes; i++) n += loop->lane[i].in_backend;
+    return n;
+}
+
+static int ol__ask_kernel(ol_loop *loop, int64_t timeout) {
+    const int n = OL_SYS_EPOLL_WAIT(loop->ep, loop->event, (int)loop->desc.events, timeout);
+    loop->polled = ol__refresh(loop);
+    loop->skipped = 0;
+    return n < 0 && errno == EINTR ? 0 : n;
+}
+
+/* Spins for completions before a sleep, with a look at the kernel now and then. 1: there is something. */
+static int ol__spin(ol_loop *loop, int64_t wait, int *events) {
+    const int64_t end = ol__after(loop->now, wait >= 0 && wait < loop->desc.spin_ns ? wait : loop->desc.spin_ns);
+    do {
+        for (int i = 0; i < 64; i++) {
+            if (ol__work_waits(loop)) return 1;
+            OL_SYS_PAUSE();
+        }
+        if (ol__refresh(loop) - loop->polled >= OL__KERNEL_NS && (*events = ol__ask_kernel(loop, 0)) != 0) return 1;
+    } while (loop->now < end);
+    return 0;
+}
+
+/* Waits for kernel events; returns how many. With work at hand the kernel is asked at intervals only, so that an
+   operation whose worker spins costs no system call. */
+static int ol__wait(ol_loop *loop, int64_t limit) {
+    int events = 0;
+    int64_t wait = ol__may_sleep(loop, limit);
+    const int hurry = ol__ready_n(loop) || (wait && ol__work_waits(loop));
+    if (hurry && loop->now - loop->polled < OL__KERNEL_NS && ++loop->skipped < OL__KERNEL_TURNS) return 0;
+    if (hurry) wait = 0;
+    if (wait && loop->desc.spin_ns && ol__offloaded(loop)) {
+        if (ol__spin(loop, wait, &events)) return events;
+        wait = ol__may_sleep(loop, limit);
+    }
+    if (!wait) return ol__ask_kernel(loop, 0);
+    (void)OL_SYS_XCHG(&loop->notify.sleeping, 1u, OL_SYS_SEQ_CST);
+    if (ol__work_waits(loop))
+        wait = 0;
+    else
+        loop->stats.sleeps++;
+    events = ol__ask_kernel(loop, wait);
+    (void)OL_SYS_XCHG(&loop->notify.sleeping, 0u, OL_SYS_SEQ_CST);
+    return events;
+}
+
+static int ol__alive(ol_loop *loop) {
+    return loop->stats.roots || loop->ops || loop->user_timers ||
+           OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>entry                                                                                                          */
+
+OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns) {
+    if (!loop || loop->inside) return ol__fail(OL__E_RUNNING);
+    loop->inside = 1;
+    loop->stats.turns++;
+    ol__refresh(loop);
+    const int n = ol__wait(loop, timeout_ns);
+    for (int i = 0; i < n; i++) ol__event(loop, &loop->event[i]);
+    ol__run_posts(loop);
+    ol__reap(loop);
+    ol__run_timers(loop);
+    ol__run_ready(loop);
+    ol__flush(loop);
+    loop->inside = 0;
+    return n < 0 ? ol__fail_errno(errno) : ol__alive(loop);
+}
+
+OL_API int ol_loop_run(ol_loop *loop) {
+    int r = 1;
+    if (!loop || loop->inside) return ol__fail(OL__E_RUNNING);
+    while (!loop->stop && ol__alive(loop) && r > 0) r = ol_loop_step(loop, -1);
+    loop->stop = 0;
+    return r < 0 ? r : 0;
+}
+
+OL_API void ol_loop_stop(ol_loop *loop) { loop->stop = 1; }
+
+/* Every root waits somewhere: for an fd, a time, an operation, its partition or its turn. */
+static void ol__cancel_all(ol_loop *loop) {
+    for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++)
+        for (ol__item i = loop->ready[cls].head; i; i = ol__item_next(i))
+            if (!(i & 1)) ((ol_co *)i)->frame.bits |= OL__CO_CANCELED;
+    for (uint32_t i = 0; i < loop->slots; i++)
+        for (int dir = OL__IN; dir <= OL__OUT; dir++)
+            if (loop->slot[i].wait[dir]) ol_cancel(loop->slot[i].wait[dir]);
+    for (int again = 1; again;) { /* cancelling moves entries: go round until nothing is left */
+        again = 0;
+        for (uint32_t i = 1; i <= loop->heap_n; i++) {
+            if (loop->heap[i].target & 3 || ol_canceled((ol_co *)loop->heap[i].target)) continue;
+            ol_cancel((ol_co *)loop->heap[i].target);
+            again = 1;
+        }
+    }
+    for (uint32_t i = 0; i < loop->used_parts; i++) {
+        for (ol_co *co = loop->part[i].first; co; co = co->link.next) co->frame.bits |= OL__CO_CANCELED;
+        for (ol_op *op = loop->part[i].ops, *next; op; op = next) {
+            next = op->next_in_part_;
+            if (op->flags_ & OL__OP_AWAITED)
+                ol_cancel(op->owner_.co);
+            else
+                ol__op_stop(loop, op, OL__OP_CANCEL);
+        }
+    }
+}
+
+OL_API int ol_loop_drain(ol_loop *loop, int64_t timeout_ns) {
+    int r = 1;
+    if (!loop || loop->inside) return ol__fail(OL__E_RUNNING);
+    const int64_t end = ol__after(ol__refresh(loop), timeout_ns > 0 ? timeout_ns : 0);
+    loop->draining = 1;
+    ol__cancel_all(loop);
+    while ((loop->stats.roots || loop->ops) && r >= 0) {
+        if (ol__refresh(loop) >= end) break;
+        r = ol_loop_step(loop, end - loop->now);
+    }
+    loop->draining = 0;
+    if (r < 0) return r;
+    return loop->stats.roots || loop->ops ? ol__fail(OL__E_DRAIN) : 0;
+}
+
+static void ol__loop_free(ol_loop *loop) {
+    for (uint32_t fd = 0; fd < loop->slots; fd++)
+        if (loop->slot[fd].flags & (OL__OPEN | OL__CLOSING)) OL_SYS_CLOSE((int)fd);
+    for (uint32_t i = 1; i < loop->lanes; i++) loop->lane[i].backend->close(loop->lane[i].channel.self);
+    if (loop->uses_default_pool) ol__shared_put();
+    if (loop->ep >= 0) OL_SYS_CLOSE(loop->ep);
+    if (loop->notify.eventfd >= 0) OL_SYS_CLOSE(loop->notify.eventfd);
+    ol_exec_destroy(loop->exec);
+    OL_SYS_FREE(loop->slot);
+    OL_SYS_FREE(loop->part);
+    OL_SYS_FREE(loop->heap);
+    OL_SYS_FREE(loop->event);
+    OL_SYS_FREE(loop);
+}
+
+OL_API int ol_loop_destroy(ol_loop *loop) {
+    if (!loop) return 0;
+    if (loop->inside) return ol__fail(OL__E_RUNNING);
+    if (loop->stats.roots) return ol__fail(OL__E_ALIVE);
+    ol__cancel_all(loop);
+    while (loop->ops || OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END) {
+        (void)ol_loop_step(loop, OL__RETRY_NS);
+        if (loop->stats.roots) return ol__fail(OL__E_ALIVE); /* a callback started one */
+    }
+    ol__loop_free(loop);
+    return 0;
+}
+
+static int ol__desc_resolve(ol_loop_desc *d) {
+    if (d->canary_ || d->nbackends > OL__LANES - 1 || (d->nbackends && !d->backends) || d->no_pool > 1 || d->events > 4096 ||
+        d->turn > 1 << 20 || d->latency_run > 1 << 20 || d->budget > 1 << 20 || d->dequeue_batch > 1 << 20 ||
+        d->park_max > 1 << 30 || d->spin_ns < 0 || d->sync_ns < 0 || d->poll_ns < 0)
+        return ol__fail(OL__E_DESC);
+    if (!d->policy) d->policy = d->no_pool ? "" : "pool";
+    if (!d->events) d->events = 256;
+    if (!d->turn) d->turn = 64;
+    if (!d->latency_run) d->latency_run = 8;
+    if (!d->budget) d->budget = 64;
+    if (!d->park_max) d->park_max = 4096;
+    if (!d->dequeue_batch) d->dequeue_batch = 16;
+    if (!d->sync_ns) d->sync_ns = 100000;
+    if (!d->poll_ns) d->poll_ns = 1000;
+    return 0;
+}
+
+static int ol__lane_open(ol_loop *loop, ol_backend *b) {
+    ol__lane *lane = &loop->lane[loop->lanes];
+    if (!b || b->version != OL_BACKEND_VERSION || !b->name || !b->name[0] || strlen(b->name) > 15 || !b->open || !b->submit ||
+        !b->poll || !b->look || !b->close || strcmp(b->name, "software") == 0 || strcmp(b->name, "-") == 0 ||
+        ol__lane_named(loop, b->name) != OL__LANES || loop->lanes == OL__LANES)
+        return ol__fail(OL__E_BACKEND_DESC);
+    lane->backend = b;
+    const int r = b->open(b->self, &loop->notify, &lane->channel);
+    if (r < 0) return r;
+    if (!lane->channel.depth) lane->channel.depth = 1;
+    loop->lanes++;
+    return 0;
+}
+
+static int ol__lanes_open(ol_loop *loop) {
+    int r = 0;
+    loop->lanes = 1;
+    for (uint32_t i = 0; i < loop->desc.nbackends && !r; i++) r = ol__lane_open(loop, loop->desc.backends[i]);
+    if (r || loop->desc.no_pool || ol__lane_named(loop, "threads") != OL__LANES) return r;
+    ol_backend *pool = NULL;
+    r = ol__shared_get(&pool);
+    if (r) return r;
+    loop->uses_default_pool = 1;
+    return ol__lane_open(loop, pool);
+}
+
+static int ol__loop_init(ol_loop *loop) {
+    static OL_SYS_ATOMIC(uint32_t) loops;
+    struct epoll_event event;
+    ol_policy policy;
+    loop->gen_seed = (OL_SYS_ADD(&loops, 1u, OL_SYS_RELAXED) * 0x9e3779b1u >> 1 & 0x3fffffff) | 1; /* tells loops' handles apart */
+    loop->notify.eventfd = -1;
+    loop->used_parts = 1;
+    loop->posts = OL__LIST_END;
+    loop->ep = OL_SYS_EPOLL_CREATE();
+    if (loop->ep < 0 || (loop->notify.eventfd = OL_SYS_EVENTFD()) < 0) return ol__fail_errno(errno);
+    memset(&event, 0, sizeof event);
+    event.events = EPOLLIN | EPOLLET;
+    event.data.u64 = OL__WAKE_EVENT;
+    if (OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_ADD, loop->notify.eventfd, &event) < 0) return ol__fail_errno(errno);
+    loop->part = (ol__part *)ol__grow(NULL, &loop->parts, 1, sizeof *loop->part);
+    loop->event = (struct epoll_event *)OL_SYS_MALLOC(loop->desc.events * sizeof *loop->event);
+    loop->exec = ol_exec_create();
+    if (!loop->part || !loop->event || !loop->exec) return ol__fail(OL__E_NO_MEMORY);
+    int r = ol__lanes_open(loop);
+    if (!r) r = ol_policy_parse(loop->desc.policy, &policy, NULL, 0);
+    if (!r) r = ol_loop_set_policy(loop, &policy);
+    ol__refresh(loop);
+    return r;
+}
+
+OL_API int ol_loop_create(ol_loop **out, const ol_loop_desc *desc) {
+    ol_loop_desc d;
+    memset(&d, 0, sizeof d);
+    if (desc) d = *desc;
+    if (!out) return ol__fail(OL__E_DESC);
+    *out = NULL;
+    int r = ol__desc_resolve(&d);
+    if (r) return r;
+    ol_loop *loop = (ol_loop *)ol__zalloc(sizeof *loop);
+    if (!loop) return ol__fail(OL__E_NO_MEMORY);
+    loop->desc = d;
+    r = ol__loop_init(loop);
+    if (r) {
+        ol__loop_free(loop);
+        return r;
+    }
+    *out = loop;
+    return 0;
+}
+
+OL_API const ol_loop_desc *ol_loop_desc_of(const ol_loop *loop) { return &loop->desc; }
+
+OL_API void ol_loop_get_stats(const ol_loop *loop, ol_loop_stats *stats) {
+    const uint32_t size = stats->size < sizeof *stats ? stats->size : (uint32_t)sizeof *stats;
+    ol_loop_stats s = loop->stats;
+    s.size = size;
+    s.ops = loop->ops;
+    memcpy(stats, &s, size);
+}
+
+#endif /* OFFLOAD_IMPLEMENTATION */
+
+/*
+MIT License
+
+Copyright (c) 2026 the offload.h authors
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation
+files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy,
+modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
+ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+*/
