@@ -1,0 +1,208 @@
+/* The policy: its text, its errors, and that each operation reports where it ran and why.
+   cc -O2 -I. tests/criterion/policy.c -o build/tests/policy -lcriterion -lisal -pthread */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#define OFFLOAD_IMPLEMENTATION
+#define OFFLOAD_ISAL
+#include "offload.h"
+
+#include <criterion/criterion.h>
+
+TestSuite(policy, .timeout = 60);
+
+static ol_policy parse(const char *text) {
+    ol_policy p;
+    char err[160] = "";
+    memset(&p, 0xa5, sizeof p);
+    cr_assert_eq(ol_policy_parse(text, &p, err, sizeof err), 0, "%s", err);
+    return p;
+}
+
+Test(policy, text_becomes_rules) {
+    const ol_policy p = parse("# a comment\n"
+                              "\n"
+                              "deflate  latency  0-8191  software - -   # another\n"
+                              "\tinflate batch 4K-64K sync threads wait\r\n"
+                              "any any 2M- async dev1 fail\n"
+                              "crc32 any 77 async dev1 software");
+    cr_assert_eq(p.n, 4u);
+    const ol_rule *r = p.rule;
+    cr_assert(r[0].kind == OL_OP_DEFLATE && r[0].cls == OL_LATENCY && r[0].min == 0 && r[0].max == 8191);
+    cr_assert(r[0].mode == OL_SOFTWARE && r[0].full == 0 && !r[0].backend[0]);
+    cr_assert(r[1].kind == OL_OP_INFLATE && r[1].cls == OL_BATCH && r[1].min == 4096 && r[1].max == 65536);
+    cr_assert(r[1].mode == OL_SYNC && r[1].full == OL_FULL_WAIT && strcmp(r[1].backend, "threads") == 0);
+    cr_assert(r[2].kind == 0 && r[2].cls == 0 && r[2].min == 2u << 20 && r[2].max == 0 && r[2].full == OL_FULL_FAIL);
+    cr_assert(r[3].kind == OL_OP_CRC32 && r[3].min == 77 && r[3].max == 77 && r[3].full == OL_FULL_SOFTWARE);
+    cr_assert_eq(parse("").n, 0u);
+    cr_assert_eq(parse("# nothing").n, 0u);
+}
+
+Test(policy, presets_have_their_rules) {
+    cr_assert_geq(parse("pool").n, 6u);
+    const ol_policy p = parse("thesis"); /* its Table 3.1 */
+    cr_assert(p.rule[0].kind == OL_OP_DEFLATE && p.rule[0].cls == OL_LATENCY && p.rule[0].max == 256 && p.rule[0].mode == OL_SOFTWARE);
+    cr_assert(p.rule[1].cls == OL_LATENCY && p.rule[1].min == 257 && p.rule[1].max == 0 && p.rule[1].mode == OL_SYNC);
+    cr_assert(p.rule[1].full == OL_FULL_SOFTWARE && strcmp(p.rule[1].backend, "device") == 0);
+    cr_assert(p.rule[2].cls == OL_BATCH && p.rule[2].min == 0 && p.rule[2].max == 0 && p.rule[2].mode == OL_ASYNC);
+    cr_assert_eq(p.rule[2].full, OL_FULL_WAIT);
+}
+
+Test(policy, errors_name_the_line_and_leave_the_result_alone) {
+    static const struct {
+        const char *text, *says;
+        int code;
+    } bad[] = {
+        {"deflate latency 0- software -", "line 1: a rule has six words", -EINVAL},
+        {"\n\ndeflate latency 0- software - - x", "line 3: too many words", -EINVAL},
+        {"# x\nzip latency 0- software - -", "line 2: op must be", -EINVAL},
+        {"deflate fast 0- software - -", "class must be", -EINVAL},
+        {"deflate any 5-4 software - -", "bytes must be", -EINVAL},
+        {"deflate any -5 software - -", "bytes must be", -EINVAL},
+        {"deflate any 4G- software - -", "bytes must be", -EINVAL},
+        {"deflate any 0-99999999999999999999999 software - -", "", -EINVAL},
+        {"deflate any 4KK- software - -", "bytes must be", -EINVAL},
+        {"deflate any 0- fast threads -", "mode must be", -EINVAL},
+        {"deflate any 0- - threads -", "mode must be", -EINVAL},
+        {"deflate any 0- async threads never", "when-full must be", -EINVAL},
+        {"deflate any 0- async - wait", "need a backend", -EINVAL},
+        {"deflate any 0- software threads -", "software needs backend -", -EINVAL},
+        {"deflate any 0- async sixteen_letters_ wait", "at most 15", -EINVAL},
+        {"deflate any 0- async threads_threads_threads_ wait", "too long", -EINVAL},
+        {"deflate any 0- sliced threads wait", "line 1: the modes sliced and auto", -ENOTSUP},
+        {"any any 0- software - -\ndeflate any 0- auto threads wait", "line 2: the modes sliced and auto", -ENOTSUP},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ol_policy p, before;
+        char err[200] = "";
+        memset(&p, 0x5a, sizeof p);
+        before = p;
+        cr_assert_eq(ol_policy_parse(bad[i].text, &p, err, sizeof err), bad[i].code, "'%s'", bad[i].text);
+        cr_assert_not_null(strstr(err, bad[i].says), "'%s' says '%s'", bad[i].text, err);
+        cr_assert_str_eq(ol_error(), err);
+        cr_assert(memcmp(&p, &before, sizeof p) == 0);
+    }
+    char tiny[8];
+    cr_assert_eq(ol_policy_parse(NULL, NULL, tiny, sizeof tiny), -EINVAL);
+    cr_assert_eq(strlen(tiny), 7u);
+    cr_assert_eq(ol_policy_parse("nonsense", NULL, NULL, 0), -EINVAL);
+    char many[OL_POLICY_RULES * 40 + 80] = "";
+    for (int i = 0; i < OL_POLICY_RULES; i++) strcat(many, "any any 0- software - -\n");
+    cr_assert_eq(ol_policy_parse(many, NULL, NULL, 0), 0);
+    strcat(many, "any any 0- software - -\n");
+    cr_assert_eq(ol_policy_parse(many, NULL, tiny, sizeof tiny), -EINVAL);
+}
+
+Test(policy, random_text_never_does_more_than_fail) {
+    static const char *const piece[] = {"deflate", "any", "0-", "4K", "-", "async", "threads", "wait", "#", "\n", " ", "\t", "K", "9", "\r", "software"};
+    unsigned seed = 7;
+    int good = 0;
+    for (int i = 0; i < 100000; i++) {
+        char text[200] = "", err[64];
+        ol_policy p;
+        for (int n = rand_r(&seed) % 14; n; n--) {
+            strcat(text, piece[rand_r(&seed) % 16]);
+            if (rand_r(&seed) % 3) strcat(text, " ");
+        }
+        good += ol_policy_parse(text, &p, err, sizeof err) == 0;
+    }
+    cr_assert(good > 1000);
+}
+
+/* ---- in force */
+
+typedef struct probe {
+    ol_co co;
+    ol_op op;
+    int64_t r;
+    uint64_t bytes;
+    const char *where, *why;
+    unsigned char buf[1 << 16], out[1 << 17];
+} probe;
+static void job(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    OL_AWAIT(p->r, ol_run(co, ol_prep_deflate(&p->op, OL_RAW, p->out, sizeof p->out, p->buf, p->bytes)));
+    p->where = ol_op_where(co->loop, &p->op);
+    p->why = ol_op_why(&p->op);
+    OL_END(co);
+}
+static const char *where_it_ran(ol_loop *loop, uint64_t bytes, int cls) {
+    static probe p;
+    p.bytes = bytes;
+    cr_assert_eq(ol_spawn(loop, &p.co, job, 0, cls), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_gt(p.r, 0);
+    cr_assert_str_eq(p.why, "policy");
+    return p.where;
+}
+
+Test(policy, the_first_matching_rule_decides_by_class_and_size) {
+    ol_loop *loop = NULL;
+    ol_loop_desc d;
+    memset(&d, 0, sizeof d);
+    d.policy = "deflate latency 100-200 async threads wait\n"
+               "deflate batch   0-99    sync  threads wait\n"
+               "deflate any     0-      software - -\n";
+    cr_assert_eq(ol_loop_create(&loop, &d), 0, "%s", ol_error());
+    cr_assert_str_eq(where_it_ran(loop, 99, OL_LATENCY), "software");
+    cr_assert_str_eq(where_it_ran(loop, 100, OL_LATENCY), "threads");
+    cr_assert_str_eq(where_it_ran(loop, 200, OL_LATENCY), "threads");
+    cr_assert_str_eq(where_it_ran(loop, 201, OL_LATENCY), "software");
+    cr_assert_str_eq(where_it_ran(loop, 99, OL_BATCH), "threads");
+    cr_assert_str_eq(where_it_ran(loop, 100, 0), "software");
+    ol_policy p;
+    ol_loop_get_policy(loop, &p);
+    cr_assert_eq(p.n, 3u);
+    const ol_policy changed = parse("deflate any 0-150 software - -\nany any 0- async threads wait");
+    cr_assert_eq(ol_loop_set_policy(loop, &changed), 0);
+    cr_assert_str_eq(where_it_ran(loop, 150, OL_LATENCY), "software");
+    cr_assert_str_eq(where_it_ran(loop, 151, OL_BATCH), "threads");
+    const ol_policy none = parse("");
+    cr_assert_eq(ol_loop_set_policy(loop, &none), 0);
+    cr_assert_str_eq(where_it_ran(loop, 60000, OL_BATCH), "software");
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+Test(policy, a_bad_table_leaves_the_old_one_in_force) {
+    ol_loop *loop = NULL;
+    cr_assert_eq(ol_loop_create(&loop, NULL), 0);
+    ol_policy before, p, after;
+    ol_loop_get_policy(loop, &before);
+    p = parse("deflate any 0- async device wait");
+    cr_assert_eq(ol_loop_set_policy(loop, &p), -EINVAL);
+    cr_assert_not_null(strstr(ol_error(), "backend"));
+    memset(&p, 0xa5, sizeof p);
+    cr_assert_eq(ol_loop_set_policy(loop, &p), -EINVAL);
+    p = parse("deflate any 0- async threads wait");
+    p.rule[0].mode = OL_AUTO;
+    cr_assert_eq(ol_loop_set_policy(loop, &p), -ENOTSUP);
+    p.rule[0].mode = OL_ASYNC;
+    memset(p.rule[0].backend, 'x', sizeof p.rule[0].backend); /* no end */
+    cr_assert_eq(ol_loop_set_policy(loop, &p), -EINVAL);
+    p = parse("deflate any 0- async threads wait");
+    p.rule[0].min = 10;
+    p.rule[0].max = 5;
+    cr_assert_eq(ol_loop_set_policy(loop, &p), -EINVAL);
+    cr_assert_eq(ol_loop_set_policy(loop, NULL), -EINVAL);
+    ol_loop_get_policy(loop, &after);
+    cr_assert(memcmp(&before, &after, sizeof before) == 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+Test(policy, a_loop_with_a_bad_policy_is_not_made_and_says_why) {
+    ol_loop *loop = NULL;
+    ol_loop_desc d;
+    memset(&d, 0, sizeof d);
+    d.policy = "deflate any\n";
+    cr_assert_eq(ol_loop_create(&loop, &d), -EINVAL);
+    cr_assert_not_null(strstr(ol_error(), "line 1"));
+    d.policy = "thesis"; /* needs a device */
+    cr_assert_eq(ol_loop_create(&loop, &d), -EINVAL);
+    cr_assert_not_null(strstr(ol_error(), "backend"));
+    d.policy = NULL;
+    d.no_pool = 1;
+    cr_assert_eq(ol_loop_create(&loop, &d), 0);
+    cr_assert_str_eq(where_it_ran(loop, 60000, OL_BATCH), "software");
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
