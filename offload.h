@@ -147,7 +147,6 @@
 #define ol_canceled OL__NAME(ol_canceled)
 #define ol_deadline OL__NAME(ol_deadline)
 #define ol_sleep OL__NAME(ol_sleep)
-#define ol_yield OL__NAME(ol_yield)
 #define ol__root_end OL__NAME(ol__root_end)
 #define ol__call OL__NAME(ol__call)
 #define ol_loop_create OL__NAME(ol_loop_create)
@@ -275,6 +274,9 @@ struct ol_co {
 enum { /* ol_frame.state */
     OL__RUNNING = 0x7fffffff
 };
+enum { /* ol_co.link of a coroutine that yields: it is neither a pointer nor a handle */
+    OL__YIELD = 1
+};
 enum {                      /* ol_frame.bits of the root */
     OL__CO_CLASS = 0x3,     /* its class */
     OL__CO_DONE = 0x4,      /* the await's result is in co->result */
@@ -321,8 +323,14 @@ enum {                      /* ol_frame.bits of the root */
    result (OL_RETURN; 0 from OL_END) goes to `lhs`. Cost of a resume inside it does not grow with the depth. */
 #define OL_CALL(lhs, frame_ptr, fn) OL_AWAIT(lhs, ol__call(ol__co, (frame_ptr), (fn)))
 
-/* Lets other ready work run, then goes on. Result: 0, or -ECANCELED, -ETIMEDOUT. */
-#define OL_YIELD() OL_DO(ol_yield(ol__co))
+/* Lets other ready work run, and the kernel be asked, then goes on. A request to end shows at the next await. */
+#define OL_YIELD()                                                                                                     \
+    do {                                                                                                               \
+        ol__co->link.fd = OL__YIELD;                                                                                   \
+        ol__frame->state = __LINE__;                                                                                   \
+        return;                                                                                                        \
+        case __LINE__:;                                                                                                \
+    } while (0)
 
 /* Ends this coroutine (or sub-coroutine) with a result. */
 #define OL_RETURN(value)                                                                                               \
@@ -364,9 +372,8 @@ OL_API int ol_canceled(const ol_co *co);
    and each later one end with -ETIMEDOUT until it is set again. -ENOMEM if the timer heap can't grow. */
 OL_API int ol_deadline(ol_co *co, int64_t ns);
 
-/* Awaits: the current time plus `ns`; result 0. */
+/* Awaits the current time plus `ns`; result 0. Never less; how much more depends on the kernel's timers and the load. */
 OL_API int ol_sleep(ol_co *co, int64_t ns) OL__MUST_USE;
-OL_API int ol_yield(ol_co *co) OL__MUST_USE;
 
 /* True once when the await's result has arrived. */
 static inline int ol__take(ol_co *co) {
@@ -1184,8 +1191,7 @@ static void *ol__grow(void *table, uint32_t *capacity, uint32_t need, size_t ele
 typedef uintptr_t ol__item;
 
 typedef struct ol__queue {
-    ol__item head, tail;
-    uint32_t n;
+    ol__item head, tail; /* no count: it would be two read-modify-writes on the path of a switch */
 } ol__queue;
 
 static ol__item ol__item_co(ol_co *co) { return (uintptr_t)co; }
@@ -1208,7 +1214,6 @@ static void ol__push(ol__queue *q, ol__item item) {
     else
         q->head = item;
     q->tail = item;
-    q->n++;
 }
 
 static ol__item ol__pop(ol__queue *q) {
@@ -1216,7 +1221,6 @@ static ol__item ol__pop(ol__queue *q) {
     if (!item) return 0;
     q->head = ol__item_next(item);
     if (!q->head) q->tail = 0;
-    q->n--;
     return item;
 }
 
@@ -1231,7 +1235,6 @@ static int ol__unlink(ol__queue *q, ol__item item) {
         else
             q->head = next;
         if (!next) q->tail = before;
-        q->n--;
         return 1;
     }
     return 0;
@@ -1356,6 +1359,7 @@ typedef struct ol__lane { /* a loop's channel to a backend */
     uint32_t in_backend;
     ol__queue staged[3];   /* by class: to be submitted in a burst */
     ol__queue parked[3];   /* by class: waiting for room */
+    uint32_t parked_n[3];
 } ol__lane;
 
 enum { OL__LANES = 8 };
@@ -1545,8 +1549,7 @@ OL_API void ol_timer_stop(ol_loop *loop, ol_timer *timer) {
 /* >>coroutine: resume, suspend, wake                                                                               */
 
 enum { /* what a coroutine waits for */
-    OL__RUN = 0,
-    OL__W_READY = 1,  /* its turn */
+    OL__W_READY = 1,  /* its turn, or nothing: it runs */
     OL__W_IN = 2,     /* an fd to become readable */
     OL__W_OUT = 3,    /* an fd to become writable */
     OL__W_OP = 4,     /* an operation */
@@ -1591,12 +1594,10 @@ static void ol__trap_return(void) {
 
 /* Runs a coroutine until it suspends or ends. Its innermost frame is called directly; when that ends, its caller, and so
    on: the depth costs nothing on a resume. After the root's end its memory may be gone: only loop->current is looked at. */
-static void ol__resume(ol_co *co) {
-    ol_loop *loop = co->loop;
+static void ol__resume(ol_loop *loop, ol_co *co) {
     loop->current = co;
     loop->current_part = co->part;
     loop->budget = loop->desc.budget;
-    ol__set_waits(co, OL__RUN);
     for (;;) {
         ol_frame *const frame = co->top;
         ol_frame *const up = frame->up;
@@ -1604,6 +1605,7 @@ static void ol__resume(ol_co *co) {
         if (loop->current != co) break;
         if (co->top == up) continue;
         if (co->top->state == OL__RUNNING) ol__trap_return();
+        if (co->link.fd == OL__YIELD) ol__push(&loop->ready[ol__co_class(co)], ol__item_co(co));
         break;
     }
     loop->current = NULL;
@@ -1651,13 +1653,6 @@ static int ol__spend(ol_loop *loop, uint32_t cost) {
     return 1;
 }
 
-OL_API int ol_yield(ol_co *co) {
-    if (!ol__await_enter(co)) return OL__DONE;
-    co->result = 0;
-    ol__wake(co, OL__CO_DONE);
-    return OL__PENDING;
-}
-
 /* Suspends until a time; co->result is what the await then gives. */
 static int ol__wait_time(ol_co *co, int64_t ns, int64_t result) {
     if (ol__co_times(co, ol__after(ol__refresh(co->loop), ns), ol__co_deadline(co)) < 0)
@@ -1669,8 +1664,7 @@ static int ol__wait_time(ol_co *co, int64_t ns, int64_t result) {
 
 OL_API int ol_sleep(ol_co *co, int64_t ns) {
     if (!ol__await_enter(co)) return OL__DONE;
-    if (ns <= 0) return ol_yield(co);
-    return ol__wait_time(co, ns, 0);
+    return ol__wait_time(co, ns > 0 ? ns : 0, 0);
 }
 
 OL_API int ol_deadline(ol_co *co, int64_t ns) {
@@ -2395,6 +2389,8 @@ static int64_t ol__get_header(struct inflate_state *z, ol_op *op) {
     if (op->format == OL_GZIP) {
         isal_gzip_header_init(&gzip);
         r = isal_read_gzip_header(z, &gzip);
+        /* ISA-L lets reserved flags pass, which RFC 1952 section 2.3.1.2 forbids */
+        if (op->len > 3 && ((const uint8_t *)op->src)[3] & 0xe0) r = ISAL_INVALID_WRAPPER;
     } else if (op->format == OL_ZLIB) {
         memset(&zlib, 0, sizeof zlib);
         r = isal_read_zlib_header(z, &zlib);
@@ -2433,7 +2429,9 @@ static int64_t ol__inflate_raw(struct inflate_state *z, ol_op *op, uint64_t *use
     }
     const uint64_t back = (uint64_t)(z->read_in_length > 0 ? z->read_in_length / 8 : 0);
     const int ended = z->block_state == ISAL_BLOCK_FINISH;
-    const int between = z->block_state == ISAL_BLOCK_NEW_HDR && z->read_in_length < 8 && !z->avail_in && !left;
+    /* between two blocks, at a byte boundary, with all input taken; HDR: it looked for a header and found no byte */
+    const int between = (z->block_state == ISAL_BLOCK_NEW_HDR || (z->block_state == ISAL_BLOCK_HDR && !z->tmp_in_size)) &&
+                        z->read_in_length == 0 && !z->avail_in && !left;
     if (final ? !ended : !between) return ol__op_fail(op, OL__E_CORRUPT);
     *used += (uint64_t)(z->next_in - in) - back;
     return (int64_t)(op->cap - room - (spilled ? 0 : z->avail_out));
@@ -2943,7 +2941,9 @@ static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
     }
     if (op->state_ == OL__STAGED && ol__unlink(&lane->staged[cls], ol__item_op(op)))
         lane->in_flight[cls]--;
-    else if (op->state_ != OL__PARKED || !ol__unlink(&lane->parked[cls], ol__item_op(op)))
+    else if (op->state_ == OL__PARKED && ol__unlink(&lane->parked[cls], ol__item_op(op)))
+        lane->parked_n[cls]--;
+    else
         return;
     op->result = -ECANCELED;
     ol__op_finish(loop, op);
@@ -2972,13 +2972,13 @@ static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
     op->where = (uint8_t)index;
     op->mode = rule->mode;
     op->why = OL_WHY_RULE;
-    const int full = lane->parked[cls].n || lane->in_flight[cls] >= lane->channel.depth;
+    const int full = lane->parked_n[cls] || lane->in_flight[cls] >= lane->channel.depth;
     const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
     if (full && action == OL_FULL_SOFTWARE) {
         ol__op_software(loop, op, OL_WHY_FULL);
         return 1;
     }
-    if (full && (action == OL_FULL_FAIL || lane->parked[cls].n >= loop->desc.park_max))
+    if (full && (action == OL_FULL_FAIL || lane->parked_n[cls] >= loop->desc.park_max))
         return (int)(op->result = ol__op_fail(op, OL__E_FULL));
     if (op->timeout_us && ol__heap_add(loop, (uintptr_t)op | 1, ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000),
                                        OL__NEVER) < 0)
@@ -2989,6 +2989,7 @@ static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
         op->why = OL_WHY_PARKED;
         loop->stats.parked++;
         ol__push(&lane->parked[cls], ol__item_op(op));
+        lane->parked_n[cls]++;
     } else {
         ol__stage(lane, op);
     }
@@ -2998,9 +2999,9 @@ static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
 /* Submits what is staged, in bursts. What the backend doesn't take stays first in line. */
 static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
     ol_op *burst[32];
-    while (q->n) {
+    while (q->head) {
         int n = 0;
-        for (; n < 32 && q->n; n++) {
+        for (; n < 32 && q->head; n++) {
             burst[n] = ol__item_to_op(ol__pop(q));
             burst[n]->state_ = OL__BACKEND; /* before another thread sees it */
         }
@@ -3010,7 +3011,6 @@ static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
             ol__item_set_next(ol__item_op(burst[i]), q->head);
             q->head = ol__item_op(burst[i]);
             if (!q->tail) q->tail = q->head;
-            q->n++;
         }
         if (k > 0) {
             lane->in_backend += (uint32_t)k;
@@ -3018,7 +3018,7 @@ static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
         }
         if (k < 0) { /* it can't work at all (threads that don't start, say): nothing may be lost */
             ol__log(loop, 1, "a backend refused operations: they run in software");
-            while (q->n) {
+            while (q->head) {
                 ol_op *op = ol__item_to_op(ol__pop(q));
                 lane->in_flight[ol__op_class(op)]--;
                 ol__op_software(loop, op, OL_WHY_FAILED);
@@ -3048,8 +3048,10 @@ static void ol__reap_lane(ol_loop *loop, ol__lane *lane) {
         }
     }
     for (uint32_t cls = OL_LATENCY; cls <= OL_BATCH; cls++)
-        while (lane->parked[cls].n && lane->in_flight[cls] < lane->channel.depth)
+        while (lane->parked_n[cls] && lane->in_flight[cls] < lane->channel.depth) {
+            lane->parked_n[cls]--;
             ol__stage(lane, ol__item_to_op(ol__pop(&lane->parked[cls])));
+        }
 }
 static void ol__reap(ol_loop *loop) {
     for (uint32_t i = 1; i < loop->lanes; i++) ol__reap_lane(loop, &loop->lane[i]);
@@ -3594,36 +3596,37 @@ static void ol__run_posts(ol_loop *loop) {
     }
 }
 
-static uint32_t ol__ready_n(const ol_loop *loop) { return loop->ready[OL_LATENCY].n + loop->ready[OL_BATCH].n; }
+static int ol__ready(const ol_loop *loop) { return loop->ready[OL_LATENCY].head || loop->ready[OL_BATCH].head; }
 
 /* Latency-critical first, but after latency_run in a row one of batch. */
-static ol__item ol__next_ready(ol_loop *loop, int *batch) {
-    ol__queue *latency = &loop->ready[OL_LATENCY], *other = &loop->ready[OL_BATCH];
-    *batch = !latency->n || (other->n && loop->latency_streak >= loop->desc.latency_run);
-    if (*batch)
+static uint32_t ol__next_class(ol_loop *loop) {
+    const int other = loop->ready[OL_BATCH].head != 0;
+    if (!loop->ready[OL_LATENCY].head || (other && loop->latency_streak >= loop->desc.latency_run)) {
         loop->latency_streak = 0;
-    else if (other->n)
-        loop->latency_streak++;
-    return ol__pop(*batch ? other : latency);
+        return OL_BATCH;
+    }
+    if (other) loop->latency_streak++;
+    return OL_LATENCY;
 }
 
 enum { OL__TURN_NS = 20000, OL__KERNEL_NS = 10000, OL__KERNEL_TURNS = 16, OL__RETRY_NS = 1000000 };
 
-/* Runs what is ready now; what becomes ready meanwhile waits for the next round, after a look at the kernel. */
+/* Runs what is ready now. What becomes ready meanwhile may go before what waits in the other class, but the round ends
+   with the last of those that were there at its beginning, and then the kernel is looked at. */
 static void ol__run_ready(ol_loop *loop) {
-    uint32_t n = ol__ready_n(loop);
-    if (n > loop->desc.turn) n = loop->desc.turn;
+    ol__item last[3];
     const int64_t begin = loop->now;
-    for (uint32_t i = 1; i <= n; i++) {
-        int batch;
-        const ol__item item = ol__next_ready(loop, &batch);
-        if (!item) break;
+    for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) last[cls] = loop->ready[cls].tail;
+    for (uint32_t i = 1; i <= loop->desc.turn && (last[OL_LATENCY] || last[OL_BATCH]); i++) {
+        const uint32_t cls = ol__next_class(loop);
+        const ol__item item = ol__pop(&loop->ready[cls]);
+        if (item == last[cls]) last[cls] = 0;
         loop->stats.resumes++;
         if (item & 1)
             ol__op_report(loop, ol__item_to_op(item));
         else
-            ol__resume((ol_co *)item);
-        if ((batch || i % 8 == 0) && OL_SYS_NOW() - begin > OL__TURN_NS) break;
+            ol__resume(loop, (ol_co *)item);
+        if ((cls == OL_BATCH || i % 8 == 0) && OL_SYS_NOW() - begin > OL__TURN_NS) break;
     }
 }
 
@@ -3638,7 +3641,7 @@ static int ol__work_waits(ol_loop *loop) {
 /* How long the loop may sleep, at most `limit`. */
 static int64_t ol__may_sleep(ol_loop *loop, int64_t limit) {
     int64_t t = limit < 0 ? OL__NEVER : limit;
-    if (ol__ready_n(loop)) return 0;
+    if (ol__ready(loop)) return 0;
     if (loop->heap_n) {
         const int64_t due = loop->heap[1].when - loop->now;
         if (due < t) t = due > 0 ? due : 0;
@@ -3650,7 +3653,7 @@ static int64_t ol__may_sleep(ol_loop *loop, int64_t limit) {
             const int64_t in = next > loop->now ? next - loop->now : loop->desc.poll_ns;
             if (in < t) t = in;
         }
-        const uint32_t waiting = l->staged[OL_LATENCY].n + l->staged[OL_BATCH].n + l->parked[OL_LATENCY].n + l->parked[OL_BATCH].n;
+        const int waiting = l->staged[OL_LATENCY].head || l->staged[OL_BATCH].head || l->parked_n[OL_LATENCY] || l->parked_n[OL_BATCH];
         if (waiting && t > OL__RETRY_NS) t = OL__RETRY_NS;
     }
     return t == OL__NEVER ? -1 : t;
@@ -3687,7 +3690,7 @@ static int ol__spin(ol_loop *loop, int64_t wait, int *events) {
 static int ol__wait(ol_loop *loop, int64_t limit) {
     int events = 0;
     int64_t wait = ol__may_sleep(loop, limit);
-    const int hurry = ol__ready_n(loop) || (wait && ol__work_waits(loop));
+    const int hurry = ol__ready(loop) || (wait && ol__work_waits(loop));
     if (hurry && loop->now - loop->polled < OL__KERNEL_NS && ++loop->skipped < OL__KERNEL_TURNS) return 0;
     if (hurry) wait = 0;
     if (wait && loop->desc.spin_ns && ol__offloaded(loop)) {
