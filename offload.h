@@ -283,7 +283,6 @@ enum {                      /* ol_frame.bits of the root */
     OL__CO_RETRY = 0x8,     /* the fd may be ready: evaluate the await again */
     OL__CO_CANCELED = 0x10, /* ol_cancel was called */
     OL__CO_EXPIRED = 0x20,  /* its deadline has passed */
-    OL__CO_CLOSED = 0x40,   /* the fd it waited for was closed */
     OL__CO_WAIT_SHIFT = 8,  /* 8..11: what it waits for */
     OL__CO_ERR_SHIFT = 16   /* 16..23: which text belongs to the last error */
 };
@@ -1632,14 +1631,9 @@ OL_API int ol__call(ol_co *co, ol_frame *frame, void (*fn)(ol_co *)) {
 static int ol__await_enter(ol_co *co) {
     OL__CHECK(co->loop->current == co, "an await of a coroutine that is not running");
     const uint32_t bits = co->frame.bits;
-    co->frame.bits = bits & ~(uint32_t)(OL__CO_RETRY | OL__CO_CLOSED);
-    if (__builtin_expect(!(bits & (OL__CO_CANCELED | OL__CO_EXPIRED | OL__CO_CLOSED)), 1)) return 1;
-    if (bits & OL__CO_CANCELED)
-        ol__co_situation(co, OL__E_CANCELED);
-    else if (bits & OL__CO_CLOSED)
-        ol__co_situation(co, OL__E_CLOSED);
-    else
-        ol__co_situation(co, OL__E_DEADLINE);
+    co->frame.bits = bits & ~(uint32_t)OL__CO_RETRY;
+    if (__builtin_expect(!(bits & (OL__CO_CANCELED | OL__CO_EXPIRED)), 1)) return 1;
+    ol__co_situation(co, bits & OL__CO_CANCELED ? OL__E_CANCELED : OL__E_DEADLINE);
     return 0;
 }
 
@@ -1653,18 +1647,19 @@ static int ol__spend(ol_loop *loop, uint32_t cost) {
     return 1;
 }
 
-/* Suspends until a time; co->result is what the await then gives. */
-static int ol__wait_time(ol_co *co, int64_t ns, int64_t result) {
+/* Suspends until a time, or until `fd` (if not 0) is closed; co->result is what the await then gives. */
+static int ol__wait_time(ol_co *co, int64_t ns, ol_fd fd, int64_t result) {
     if (ol__co_times(co, ol__after(ol__refresh(co->loop), ns), ol__co_deadline(co)) < 0)
         return ol__co_situation(co, OL__E_NO_MEMORY);
     co->result = result;
+    co->link.fd = fd;
     ol__set_waits(co, OL__W_TIME);
     return OL__PENDING;
 }
 
 OL_API int ol_sleep(ol_co *co, int64_t ns) {
     if (!ol__await_enter(co)) return OL__DONE;
-    return ol__wait_time(co, ns > 0 ? ns : 0, 0);
+    return ol__wait_time(co, ns > 0 ? ns : 0, 0, 0);
 }
 
 OL_API int ol_deadline(ol_co *co, int64_t ns) {
@@ -1675,21 +1670,27 @@ OL_API int ol_deadline(ol_co *co, int64_t ns) {
 static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag);
 enum { OL__OP_CLASS = 3, OL__OP_CANCEL = 4, OL__OP_EXPIRED = 8, OL__OP_AWAITED = 16 }; /* op.flags_ */
 
+/* Takes a coroutine out of a wait for an fd, a time, or both (the pause of ol_accept). */
+static void ol__leave(ol_co *co) {
+    const uint32_t what = ol__waits(co);
+    if (co->link.fd) {
+        ol__slot *slot = &co->loop->slot[(uint32_t)co->link.fd];
+        ol_co **waiter = &slot->wait[what == OL__W_OUT ? OL__OUT : OL__IN];
+        OL__CHECK(*waiter == co, "a waiter that its fd doesn't know");
+        *waiter = NULL;
+    }
+    if (what == OL__W_TIME) ol__co_times(co, OL__NEVER, ol__co_deadline(co));
+}
+
 /* Ends the wait of a coroutine that was cancelled, timed out or lost its fd: the await is evaluated again and sees why.
    An operation is asked to stop; its completion ends the wait. */
 static void ol__interrupt(ol_co *co, uint8_t op_flag) {
-    ol_loop *loop = co->loop;
     const uint32_t what = ol__waits(co);
-    if (what == OL__W_IN || what == OL__W_OUT) {
-        ol__slot *slot = &loop->slot[(uint32_t)co->link.fd];
-        OL__CHECK(slot->wait[what - OL__W_IN] == co, "a waiter that its fd doesn't know");
-        slot->wait[what - OL__W_IN] = NULL;
+    if (what == OL__W_OP) {
+        ol__op_stop(co->loop, co->link.op, op_flag);
+    } else if (what == OL__W_IN || what == OL__W_OUT || what == OL__W_TIME) {
+        ol__leave(co);
         ol__wake(co, OL__CO_RETRY);
-    } else if (what == OL__W_TIME) {
-        ol__co_times(co, OL__NEVER, ol__co_deadline(co));
-        ol__wake(co, OL__CO_RETRY);
-    } else if (what == OL__W_OP) {
-        ol__op_stop(loop, co->link.op, op_flag);
     }
 }
 
@@ -1723,7 +1724,7 @@ static void ol__run_timers(ol_loop *loop) {
                 co->frame.bits |= OL__CO_EXPIRED;
                 ol__interrupt(co, OL__OP_EXPIRED);
             } else if (e.wake <= now) {
-                ol__co_times(co, OL__NEVER, e.deadline);
+                ol__leave(co);
                 ol__wake(co, OL__CO_DONE);
             } else {
                 ol__heap_rekey(loop, 1, e);
@@ -1769,8 +1770,8 @@ static void ol__event(ol_loop *loop, const struct epoll_event *event) {
     slot->bits = (uint8_t)(slot->bits | bits);
     for (int dir = OL__IN; dir <= OL__OUT; dir++) {
         ol_co *co = slot->wait[dir];
-        if (!co || !(bits & (dir == OL__IN ? OL__READ : OL__WRITE))) continue;
-        slot->wait[dir] = NULL;
+        if (!co || ol__waits(co) == OL__W_TIME || !(bits & (dir == OL__IN ? OL__READ : OL__WRITE))) continue;
+        ol__leave(co);
         ol__wake(co, OL__CO_RETRY);
     }
 }
@@ -1955,10 +1956,7 @@ OL_API int ol_close(ol_loop *loop, ol_fd handle) {
     slot->gen = slot->gen >= 0x7fffffff ? 1 : slot->gen + 1; /* from here on the handle is stale, and so are events */
     slot->flags = (uint8_t)((slot->flags & ~OL__OPEN) | OL__CLOSING);
     for (int dir = OL__IN; dir <= OL__OUT; dir++) {
-        ol_co *co = slot->wait[dir];
-        if (!co) continue;
-        slot->wait[dir] = NULL;
-        ol__wake(co, OL__CO_RETRY | OL__CO_CLOSED);
+        if (slot->wait[dir]) ol__interrupt(slot->wait[dir], 0);
     }
     if (loop->part[index].ops) {
         if (slot->flags & OL__SOCKET) (void)OL_SYS_SHUTDOWN((int)fd);
@@ -1985,7 +1983,7 @@ static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resu
     if (!ol__await_enter(co)) return 0;
     if (!*resumed) co->result = 0;
     ol__slot *s = ol__slot_of(co->loop, fd);
-    if (!s) return ol__co_situation(co, OL__E_STALE);
+    if (!s) return ol__co_situation(co, *resumed ? OL__E_CLOSED : OL__E_STALE); /* during the wait, or before it */
     if (s->part != co->part) return ol__co_situation(co, OL__E_OTHER_PART);
     if (s->wait[dir]) return ol__co_situation(co, OL__E_WAITER);
     *slot = s;
@@ -2153,7 +2151,9 @@ OL_API int ol_accept(ol_co *co, ol_fd fd) {
     loop->stats.accept_full++;
     ol__log(loop, 1, ol__system_text(number));
     (void)ol__io_error(co, number);
-    return ol__wait_time(co, OL__ACCEPT_PAUSE_NS, -number);
+    const int r = ol__wait_time(co, OL__ACCEPT_PAUSE_NS, fd, -number);
+    if (r == OL__PENDING) ol__slot_of(loop, fd)->wait[OL__IN] = co;
+    return r;
 }
 
 OL_API int ol_connect(ol_co *co, ol_fd fd, const struct sockaddr *addr, socklen_t len) {
@@ -3008,6 +3008,8 @@ static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
         const int k = lane->backend->submit(lane->channel.self, burst, n);
         for (int i = n; i-- > (k > 0 ? k : 0);) {
             burst[i]->state_ = OL__STAGED;
+            if (burst[i]->why == OL_WHY_RULE) loop->stats.parked++;
+            burst[i]->why = OL_WHY_PARKED;
             ol__item_set_next(ol__item_op(burst[i]), q->head);
             q->head = ol__item_op(burst[i]);
             if (!q->tail) q->tail = q->head;
