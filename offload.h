@@ -145,6 +145,7 @@
 #define ol_cancel OL__NAME(ol_cancel)
 #define ol_cancel_clear OL__NAME(ol_cancel_clear)
 #define ol_canceled OL__NAME(ol_canceled)
+#define ol_set_class OL__NAME(ol_set_class)
 #define ol_deadline OL__NAME(ol_deadline)
 #define ol_sleep OL__NAME(ol_sleep)
 #define ol__root_end OL__NAME(ol__root_end)
@@ -364,6 +365,10 @@ OL_API void ol_cancel(ol_co *co);
    the cancel request and the deadline. */
 OL_API void ol_cancel_clear(ol_co *co);
 
+/* Changes the class of a coroutine, for instance of a connection that turns from a request to a long body. Counts from its
+   next wake-up on. 0, or -EINVAL. */
+OL_API int ol_set_class(ol_co *co, int cls);
+
 /* 1 if a cancel request stands. */
 OL_API int ol_canceled(const ol_co *co);
 
@@ -414,7 +419,8 @@ typedef struct ol_loop_desc {
     int64_t spin_ns;             /* how long to look for completions before sleeping. Default 0: don't spin */
     int64_t sync_ns;             /* bound of a synchronous wait, then it suspends. Default 100,000 */
     int64_t poll_ns;             /* interval at which backends that can't notify are polled. Default 1,000 */
-    void (*log)(void *user, int level, const char *text); /* level 0 error, 1 warning. NULL: silent */
+    void (*log)(void *user, int level, const char *text); /* level 0 error, 1 warning. NULL: silent. A lasting condition
+                                    (no fd for ol_accept) is reported each time: limit the rate yourself */
     void *log_user;
     uint32_t canary_; /* must be 0: a desc that was not zeroed is refused */
 } ol_loop_desc;
@@ -1086,7 +1092,6 @@ static void ol__sys_sched_idle(void) {
     X(OL__E_POSTED, EBUSY, "the node is still queued; its function is going to be called")                             \
     X(OL__E_POLICY, EINVAL, "the policy is malformed: ol_policy_parse names the line")                                 \
     X(OL__E_POLICY_MODE, ENOTSUP, "the modes sliced and auto are not in this version: use software, sync or async")    \
-    X(OL__E_POLICY_BACKEND, EINVAL, "the policy names a backend that this loop doesn't have: add it to the desc")      \
     X(OL__E_POOL_BUSY, EBUSY, "a loop uses the pool: destroy the loops first")                                         \
     X(OL__E_CHANNELS, ENOSPC, "the pool serves 256 loops at most: create another one")
 
@@ -1593,7 +1598,8 @@ static void ol__trap_return(void) {
 
 /* Runs a coroutine until it suspends or ends. Its innermost frame is called directly; when that ends, its caller, and so
    on: the depth costs nothing on a resume. After the root's end its memory may be gone: only loop->current is looked at. */
-static void ol__resume(ol_loop *loop, ol_co *co) {
+static int ol__resume(ol_loop *loop, ol_co *co) { /* 1: it yielded */
+    int yielded = 0;
     loop->current = co;
     loop->current_part = co->part;
     loop->budget = loop->desc.budget;
@@ -1604,11 +1610,13 @@ static void ol__resume(ol_loop *loop, ol_co *co) {
         if (loop->current != co) break;
         if (co->top == up) continue;
         if (co->top->state == OL__RUNNING) ol__trap_return();
-        if (co->link.fd == OL__YIELD) ol__push(&loop->ready[ol__co_class(co)], ol__item_co(co));
+        yielded = co->link.fd == OL__YIELD;
+        if (yielded) ol__push(&loop->ready[ol__co_class(co)], ol__item_co(co));
         break;
     }
     loop->current = NULL;
     loop->current_part = 0;
+    return yielded;
 }
 
 OL_API int ol__call(ol_co *co, ol_frame *frame, void (*fn)(ol_co *)) {
@@ -1702,6 +1710,11 @@ OL_API void ol_cancel(ol_co *co) {
 OL_API void ol_cancel_clear(ol_co *co) {
     co->frame.bits &= ~(uint32_t)OL__CO_CANCELED;
     (void)ol_deadline(co, 0);
+}
+OL_API int ol_set_class(ol_co *co, int cls) {
+    if (cls != OL_LATENCY && cls != OL_BATCH) return ol__fail(OL__E_OP_CLASS);
+    co->frame.bits = (co->frame.bits & ~(uint32_t)OL__CO_CLASS) | (uint32_t)cls;
+    return 0;
 }
 OL_API int ol_canceled(const ol_co *co) { return (co->frame.bits & OL__CO_CANCELED) != 0; }
 
@@ -2768,8 +2781,9 @@ static int ol__policy_line(const char **p, ol_rule *rule, const char **what) {
             : mode <= 0                      ? "mode must be software, sync or async"
             : full < 0                       ? "when-full must be -, software, wait or fail"
             : strlen(word[4]) > 15           ? "a backend's name has at most 15 characters"
-            : (mode == OL_SOFTWARE) != software ? "software needs backend -, the other modes need a backend"
-                                             : NULL;
+            : mode != OL_SLICED && (mode == OL_SOFTWARE) != software
+                ? "software needs backend -, the other modes need a backend"
+                : NULL;
     if (*what) return -1;
     rule->kind = (uint8_t)kind;
     rule->cls = (uint8_t)cls;
@@ -2833,7 +2847,12 @@ OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy) {
             (r->mode == OL_SOFTWARE) != !r->backend[0])
             return ol__fail(OL__E_POLICY);
         const uint32_t to = r->mode == OL_SOFTWARE ? 0 : ol__lane_named(loop, r->backend);
-        if (to == OL__LANES) return ol__fail(OL__E_POLICY_BACKEND);
+        if (to == OL__LANES) {
+            static __thread char text[96];
+            snprintf(text, sizeof text, "the policy names the backend '%s', which this loop doesn't have: add it to the desc", r->backend);
+            ol__last_error = text;
+            return -EINVAL;
+        }
         lane[i] = (uint8_t)to;
     }
     loop->policy = *policy;
@@ -3623,12 +3642,13 @@ static void ol__run_ready(ol_loop *loop) {
         const uint32_t cls = ol__next_class(loop);
         const ol__item item = ol__pop(&loop->ready[cls]);
         if (item == last[cls]) last[cls] = 0;
+        int look = cls == OL_BATCH || i % 8 == 0;
         loop->stats.resumes++;
         if (item & 1)
             ol__op_report(loop, ol__item_to_op(item));
         else
-            ol__resume(loop, (ol_co *)item);
-        if ((cls == OL_BATCH || i % 8 == 0) && OL_SYS_NOW() - begin > OL__TURN_NS) break;
+            look |= ol__resume(loop, (ol_co *)item); /* who yields has computed */
+        if (look && OL_SYS_NOW() - begin > OL__TURN_NS) break;
     }
 }
 
