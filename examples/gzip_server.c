@@ -927,8 +927,13 @@ static void respond(ol_co *co) {
     if (r->status == 200) OL_CALL(c->n, &c->leaf, find_file);
     if (r->status == 200 && !(r->transfer = transfer_take(c->server))) r->status = 503;
     if (r->status == 200) {
-        if (at_once(c)) OL_CALL(c->n, &c->leaf, send_at_once);
-        else OL_CALL(c->n, &c->leaf, send_stream);
+        if (at_once(c)) {
+            OL_CALL(c->n, &c->leaf, send_at_once);
+        } else { /* a long body gives way to other requests */
+            (void)ol_set_class(co, OL_BATCH);
+            OL_CALL(c->n, &c->leaf, send_stream);
+            (void)ol_set_class(co, OL_LATENCY);
+        }
         if (c->n < 0 && !r->begun) r->status = status_of(c, c->n);
     }
     if (r->status != 200) OL_CALL(c->n, &c->leaf, send_status);
