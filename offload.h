@@ -2848,7 +2848,7 @@ OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy) {
             return ol__fail(OL__E_POLICY);
         const uint32_t to = r->mode == OL_SOFTWARE ? 0 : ol__lane_named(loop, r->backend);
         if (to == OL__LANES) {
-            static __thread char text[96];
+            static __thread char text[128];
             snprintf(text, sizeof text, "the policy names the backend '%s', which this loop doesn't have: add it to the desc", r->backend);
             ol__last_error = text;
             return -EINVAL;
