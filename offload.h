@@ -68,9 +68,10 @@
      6. After the end the library doesn't touch the ol_co again: OL_END_THEN(co, free(c)) is the place to free it.
 
    THREADS
-     A loop and all that belongs to it is used by one thread, the one that runs it. ol_post and ol_notify may be called
-     from any thread and from signal handlers. ol_threads_create and ol_loop_create from any thread. Run one loop for
-     each core, with SO_REUSEPORT listeners, and let them share a pool.
+     A loop and all that belongs to it is used by one thread, the one that runs it. ol_post and ol_notify_loop may be
+     called from any thread and from signal handlers; all such calls must have returned before ol_loop_destroy (join the
+     threads that make them first). ol_threads_create and ol_loop_create from any thread. Run one loop for each core, with
+     SO_REUSEPORT listeners, and let them share a pool.
 
    OWNERSHIP AND LIFE TIME
      ol_co, ol_op, ol_timer, ol_post_node and ol_stream are yours, at stable addresses:
@@ -285,7 +286,8 @@ enum {                      /* ol_frame.bits of the root */
     OL__CO_CANCELED = 0x10, /* ol_cancel was called */
     OL__CO_EXPIRED = 0x20,  /* its deadline has passed */
     OL__CO_WAIT_SHIFT = 8,  /* 8..11: what it waits for */
-    OL__CO_ERR_SHIFT = 16   /* 16..23: which text belongs to the last error */
+    OL__CO_ERR_SHIFT = 16,  /* 16..23: which text belongs to the last error */
+    OL__CO_ERR_OWN = 1u << OL__CO_ERR_SHIFT /* ... its own: a negative result of OL_RETURN */
 };
 
 /* Opens the body of a coroutine. Declare locals above it, without initialisers that must survive an await. */
@@ -361,8 +363,8 @@ OL_API int ol_spawn(ol_loop *loop, ol_co *co, void (*fn)(ol_co *), ol_fd fd, int
    deadline. The coroutine decides what to do: usually to clean up and end. From the loop's thread. */
 OL_API void ol_cancel(ol_co *co);
 
-/* Called by the coroutine that was cancelled or timed out, so that it can await again while it cleans up: forgets
-   the cancel request and the deadline. */
+/* Called by the coroutine that was cancelled, so that it can await again while it cleans up: forgets the request. The
+   deadline stays; set one for the clean-up. */
 OL_API void ol_cancel_clear(ol_co *co);
 
 /* Changes the class of a coroutine, for instance of a connection that turns from a request to a long body. Counts from its
@@ -372,8 +374,10 @@ OL_API int ol_set_class(ol_co *co, int cls);
 /* 1 if a cancel request stands. */
 OL_API int ol_canceled(const ol_co *co);
 
-/* Sets the coroutine's one deadline, `ns` nanoseconds from now; 0 or less: none. When it passes, the await under way
-   and each later one end with -ETIMEDOUT until it is set again. -ENOMEM if the timer heap can't grow. */
+/* Sets the coroutine's one deadline, `ns` nanoseconds from now; OL_NEVER: none; 0 or less: it has passed. When it passes,
+   the await under way and each later one end with -ETIMEDOUT until it is set again. -ENOMEM if the timer heap can't
+   grow. */
+#define OL_NEVER INT64_MAX
 OL_API int ol_deadline(ol_co *co, int64_t ns);
 
 /* Awaits the current time plus `ns`; result 0. Never less; how much more depends on the kernel's timers and the load. */
@@ -391,6 +395,7 @@ OL_API void ol__root_end(ol_co *co);
 static inline void ol__end(ol_co *co, ol_frame *frame, int64_t result) {
     co->result = result;
     frame->state = 0;
+    if (result < 0) co->frame.bits = (co->frame.bits & ~(0xffu << OL__CO_ERR_SHIFT)) | (uint32_t)OL__CO_ERR_OWN;
     if (frame->up) {
         co->top = frame->up;
         co->frame.bits |= (uint32_t)OL__CO_DONE;
@@ -409,12 +414,13 @@ typedef struct ol_loop_desc {
     uint32_t nbackends;          /* how many; at most 7 */
     uint32_t no_pool;            /* 1: don't add the process's shared thread pool, named "threads". Default: it is added
                                     unless a backend of that name is in the list; its threads start at first use */
-    const char *policy;          /* policy text or the name of a preset, "pool" or "thesis". NULL: "pool" */
+    const char *policy;          /* policy text or the name of a preset, "pool" or "thesis". NULL: "pool" if a backend
+                                    is named "threads", else "" (all in software) */
     uint32_t events;             /* kernel events taken at a time. Default 256, at most 4096 */
     uint32_t turn;               /* coroutines resumed between two looks at the kernel. Default 64 */
     uint32_t latency_run;        /* latency-critical resumes in a row before one of batch. Default 8 */
     uint32_t budget;             /* awaits that may go on without suspending in one resume. Default 64 */
-    uint32_t park_max;           /* operations that may wait for a full backend, for each class. Default 4096 */
+    uint32_t park_max;           /* operations that may wait for a full backend, counted as its depth. Default 4096 */
     uint32_t dequeue_batch;      /* completions taken from a backend at a time. Default 16 */
     int64_t spin_ns;             /* how long to look for completions before sleeping. Default 0: don't spin */
     int64_t sync_ns;             /* bound of a synchronous wait, then it suspends. Default 100,000 */
@@ -541,7 +547,7 @@ OL_API int ol_write(ol_co *co, ol_fd fd, const void *buf, size_t len) OL__MUST_U
    bytes written. At most IOV_MAX entries. */
 OL_API int ol_writev(ol_co *co, ol_fd fd, struct iovec *iov, int n) OL__MUST_USE;
 
-/* Accepts a connection: the result is its ol_fd, non-blocking, attached, a partition of its own. When no fd is free
+/* Accepts a connection: the result, which you take as int64_t and cast if it is >= 0, is its ol_fd, non-blocking, attached, a partition of its own. When no fd is free
    (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM) the error comes after a pause of 10 ms, so that a loop around it can't spin. */
 OL_API int ol_accept(ol_co *co, ol_fd listener) OL__MUST_USE;
 
@@ -559,7 +565,8 @@ OL_API int ol_again(ol_loop *loop, ol_fd fd, int write);
 
 enum { OL_BENEATH = 1 }; /* ol_open: refuse what leaves dirfd, by "..", absolute names or symbolic links: -EXDEV */
 
-/* openat: the result is a plain fd for ol_pread, ol_stat and close(2). mode matters with O_CREAT only. */
+/* openat, with O_CLOEXEC: the result is a plain fd for ol_pread, ol_stat and close(2). mode matters with O_CREAT only.
+   With O_NONBLOCK it takes two system calls less, and can't be held up by a FIFO without a writer. */
 OL_API int ol_open(ol_co *co, ol_op *op, int dirfd, const char *path, int flags, uint32_t mode, int how) OL__MUST_USE;
 
 /* fstatat; path NULL: fstat of dirfd. */
@@ -658,7 +665,7 @@ struct ol_op {
     uint32_t timer_;
     union {
         ol_co *co;             /* awaited by */
-        void (*done)(ol_op *); /* or to be reported to */
+        void (*done)(ol_loop *, ol_op *); /* or to be reported to */
     } owner_;
     ol_op *next_;         /* a queue's link; a backend's while it has the operation */
     ol_op *prev_in_part_; /* list of the partition's operations */
@@ -702,7 +709,7 @@ OL_API int ol_run(ol_co *co, ol_op *op) OL__MUST_USE;
 
 /* Callback form: `done` is called once, from the loop, never from here. Submitted while a coroutine runs, the operation
    belongs to that partition and holds it. 0: accepted; otherwise a negative errno and `done` isn't called. */
-OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_op *));
+OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *loop, ol_op *op));
 
 /* A request: the operation still completes, with -ECANCELED if it was stopped in time, else with its true result. 0, or
    -EINVAL if it is not in flight. From the loop's thread. */
@@ -786,7 +793,7 @@ enum { /* ol_channel.flags */
 
 typedef struct ol_channel {
     void *self;     /* handed to the functions below */
-    uint32_t depth; /* operations of one class that may be in flight; at least 1 */
+    uint32_t depth; /* how many may be in flight, at least 1; for each class, and apart for calls and files */
     uint32_t flags;
 } ol_channel;
 
@@ -805,16 +812,16 @@ struct ol_backend {
     int (*look)(void *channel);
     /* Time in ns, on the loop's clock, at which poll is next worth calling; -1 unknown. NULL: unknown. */
     int64_t (*next_ns)(void *channel, int64_t now);
-    /* Asks to stop op. 0: stopped, poll will hand it back with -ECANCELED. -EBUSY: too late, it will complete.
-       NULL: always too late. */
+    /* Asks to stop op; may come several times, and when op is complete but not yet polled. 0: stopped, poll will hand it
+       back with -ECANCELED. -EBUSY: too late, it will complete. NULL: always too late. */
     int (*cancel)(void *channel, ol_op *op);
-    /* Closes the channel; nothing is in flight. */
+    /* Closes the channel; nothing is in flight. When it returns, no thread may touch `notify` any more. */
     void (*close)(void *channel);
 };
 
 typedef struct ol_threads_desc {
     uint32_t workers;  /* threads. Default: CPUs of the process - 1, at least 1, at most 64 */
-    uint32_t depth;    /* operations in flight for a loop and class. Default 256, rounded up to a power of 2 */
+    uint32_t depth;    /* of each loop's channel (see ol_channel). Default 256, rounded up to a power of 2 */
     int64_t spin_ns;   /* how long an idle worker spins before it sleeps. Default 20,000 with several CPUs, 0 with one;
                           -1: never spins */
     uint32_t sched;    /* 0 default: SCHED_IDLE if the process has one CPU; 1 always SCHED_IDLE (work on the loops' own
@@ -844,8 +851,8 @@ OL_API int ol_threads_destroy(ol_backend *backend);
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>sys
 
-   The seam. Everything that touches the outside goes through these macros; a translation unit may define any of them
-   before it includes the implementation. System calls return -1 with errno set, as the originals do. */
+   The seam. Everything that touches the outside goes through these macros; a translation unit may define them, a group
+   as a whole, before it includes the implementation. System calls return -1 with errno set, as the originals do. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -890,12 +897,16 @@ static int64_t ol__sys_now(void) {
 #define SYS_epoll_pwait2 441
 #endif
 static int ol__sys_epoll_wait(int ep, struct epoll_event *events, int n, int64_t timeout_ns) {
-    if (timeout_ns > 0) { /* Linux 5.11 has nanoseconds; older kernels get milliseconds, rounded up */
+    static int coarse; /* Linux 5.11 has nanoseconds; older kernels and filters of calls get milliseconds, rounded up */
+    if (timeout_ns > 0) {
         struct timespec t;
         t.tv_sec = (time_t)(timeout_ns / 1000000000);
         t.tv_nsec = (long)(timeout_ns % 1000000000);
-        const long r = syscall(SYS_epoll_pwait2, ep, events, n, &t, (void *)0, (size_t)0);
-        if (r >= 0 || errno != ENOSYS) return (int)r;
+        if (!__atomic_load_n(&coarse, __ATOMIC_RELAXED)) {
+            const long r = syscall(SYS_epoll_pwait2, ep, events, n, &t, (void *)0, (size_t)0);
+            if (r >= 0 || (errno != ENOSYS && errno != EPERM)) return (int)r;
+            __atomic_store_n(&coarse, 1, __ATOMIC_RELAXED);
+        }
         timeout_ns = (timeout_ns + 999999) / 1000000;
         if (timeout_ns > INT_MAX) timeout_ns = INT_MAX;
     }
@@ -918,7 +929,7 @@ static int ol__sys_epoll_wait(int ep, struct epoll_event *events, int n, int64_t
 #define OL_SYS_LISTEN(fd, backlog) listen((fd), (backlog))
 #define OL_SYS_SHUTDOWN(fd) shutdown((fd), SHUT_RDWR)
 #define OL_SYS_CLOSE(fd) close(fd)
-#define OL_SYS_GETSOCKOPT(fd, name, value) ol__sys_getsockopt((fd), (name), (value))
+#define OL_SYS_GETSOCKOPT(fd, name, value) ol__sys_getsockopt((fd), (name), (value)) /* SOL_SOCKET, an int */
 #define OL_SYS_SETSOCKOPT(fd, name, value) setsockopt((fd), SOL_SOCKET, (name), &(value), sizeof(value))
 #define OL_SYS_NONBLOCK(fd) ol__sys_nonblock(fd)
 static ssize_t ol__sys_sendv(int fd, struct iovec *iov, int n) {
@@ -947,6 +958,7 @@ static int ol__sys_nonblock(int fd) {
 #define OL_SYS_PREAD_CACHED(fd, buf, n, offset) ol__sys_pread_cached((fd), (buf), (n), (offset))
 #define OL_SYS_OPEN(dir, path, flags, mode) openat((dir), (path), (flags), (mode_t)(mode))
 #define OL_SYS_OPEN2(dir, path, flags, mode, resolve) ol__sys_open2((dir), (path), (flags), (mode), (resolve))
+#define OL_SYS_BLOCK(fd) ol__sys_block(fd) /* clears O_NONBLOCK */
 #if !defined(SYS_openat2)
 #define SYS_openat2 437
 #endif
@@ -962,6 +974,10 @@ static ssize_t ol__sys_pread_cached(int fd, void *buf, size_t n, int64_t offset)
     errno = EOPNOTSUPP;
     return -1;
 #endif
+}
+static int ol__sys_block(int fd) {
+    const int flags = fcntl(fd, F_GETFL);
+    return flags < 0 ? -1 : fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
 }
 static int ol__sys_open2(int dir, const char *path, int flags, uint32_t mode, uint64_t resolve) {
     uint64_t how[3]; /* struct open_how: flags, mode, resolve */
@@ -1003,6 +1019,15 @@ static void ol__sys_sched_idle(void) {
     struct sched_param p;
     memset(&p, 0, sizeof p);
     (void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &p);
+}
+#endif
+#if !defined(OL_SYS_NAP) /* a moment's sleep of the thread */
+#define OL_SYS_NAP() ol__sys_nap()
+static void ol__sys_nap(void) {
+    struct timespec t;
+    t.tv_sec = 0;
+    t.tv_nsec = 20000;
+    (void)nanosleep(&t, NULL);
 }
 #endif
 #if !defined(OL_SYS_PAUSE)
@@ -1049,6 +1074,8 @@ static void ol__sys_sched_idle(void) {
    errno that a system call gave. */
 #define OL__SITUATIONS(X)                                                                                              \
     X(OL__E_NONE, 0, "no error")                                                                                       \
+    X(OL__E_RESULT, 0, "the function, coroutine or backend returned this error itself")                                \
+    X(OL__E_NULL, EINVAL, "a pointer that must not be NULL is")                                                        \
     X(OL__E_SYSTEM, 0, "a system call failed: strerror(-result) names the reason")                                     \
     X(OL__E_STALE, EBADF, "the fd is closed or its handle stale: use the handle that attach, accept or socket gave")   \
     X(OL__E_CLOSED, ECANCELED, "the fd was closed during the wait")                                                    \
@@ -1077,11 +1104,10 @@ static void ol__sys_sched_idle(void) {
     X(OL__E_OP_CANCELED, ECANCELED, "the operation was cancelled before it ran")                                       \
     X(OL__E_OP_TIMEOUT, ETIMEDOUT, "the operation's timeout or its coroutine's deadline passed before it ran")         \
     X(OL__E_FULL, EAGAIN, "the backend and its waiting line are full: submit later, or raise depth or park_max")       \
-    X(OL__E_RESULT, 0, "the function or backend returned this error itself")                                           \
     X(OL__E_FILE_BENEATH, ENOTSUP, "OL_BENEATH needs openat2 (Linux 5.6)")                                             \
     X(OL__E_DESC, EINVAL, "the desc was not zeroed, or a member is out of its range: see its comments in offload.h")   \
     X(OL__E_BACKEND_DESC, EINVAL, "a backend is NULL, lacks a function, has another version, or a bad or double name") \
-    X(OL__E_ATTACHED, EEXIST, "the fd is attached to this loop already")                                               \
+    X(OL__E_ATTACHED, EEXIST, "the fd is attached to this loop already, or ol_close has not finished with it")                                               \
     X(OL__E_FD_NUMBER, EBADF, "the fd number is negative")                                                             \
     X(OL__E_NOT_POLLABLE, EPERM, "the fd can't be polled (a regular file?): use ol_pread")                             \
     X(OL__E_SPAWN, EINVAL, "co and fn must not be NULL, class 0, OL_LATENCY or OL_BATCH")                              \
@@ -1333,7 +1359,7 @@ enum { OL__READ = 1, OL__WRITE = 2, OL__EOF = 4, OL__ERROR = 8, OL__URGENT = 16 
 enum { /* slot.flags */
     OL__OPEN = 1,       /* attached */
     OL__CLOSING = 2,    /* ol_close was called, close(2) waits for operations */
-    OL__STREAM = 4,     /* a short read means that it is drained */
+    OL__TCP = 4,        /* a short read means that it is drained */
     OL__SOCKET = 8
 };
 enum { OL__IN = 0, OL__OUT = 1 }; /* directions */
@@ -1356,17 +1382,22 @@ typedef struct ol__timer_entry {
     uintptr_t target;  /* ol_co, ol_op | 1, ol_timer | 2 */
 } ol__timer_entry;
 
+typedef struct ol__line { /* by class and sort, so that neither batch nor blocking calls hold up what is not their like */
+    ol__queue staged;     /* to be submitted in a burst */
+    ol__queue parked;     /* waiting for room */
+    uint32_t in_flight;   /* staged and in the backend */
+    uint32_t parked_n;
+} ol__line;
+
 typedef struct ol__lane { /* a loop's channel to a backend */
     ol_backend *backend;
     ol_channel channel;
-    uint32_t in_flight[3]; /* by class: staged and in the backend */
     uint32_t in_backend;
-    ol__queue staged[3];   /* by class: to be submitted in a burst */
-    ol__queue parked[3];   /* by class: waiting for room */
-    uint32_t parked_n[3];
+    ol__line line[4];
 } ol__lane;
 
-enum { OL__LANES = 8 };
+enum { OL__CALLS = 1, OL__OF_BATCH = 2 }; /* a line's number, and a ring's, is the sum of what it is for */
+enum { OL__LANES = 9 };                   /* software, seven of the application's, the shared pool */
 
 struct ol_loop {
     ol_notify notify; /* shared with other threads */
@@ -1424,8 +1455,6 @@ OL_API void ol_notify_loop(ol_notify *notify) {
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>timers: a 4-ary heap; each target knows its place                                                              */
-
-#define OL__NEVER INT64_MAX
 
 static void ol__heap_place(ol_loop *loop, uint32_t i, const ol__timer_entry *e) {
     loop->heap[i] = *e;
@@ -1500,23 +1529,23 @@ static void ol__heap_remove(ol_loop *loop, uint32_t i) {
 }
 
 /* The sum of a time and a span, without overflow. */
-static int64_t ol__after(int64_t now, int64_t ns) { return ns < OL__NEVER - now ? now + ns : OL__NEVER; }
+static int64_t ol__after(int64_t now, int64_t ns) { return ns < OL_NEVER - now ? now + ns : OL_NEVER; }
 
 /* Sets one of a coroutine's two times. Where its deadline is only put off, the key stays and is corrected when it comes
    up: a server moves a connection's deadline with each request. */
 static int ol__co_times(ol_co *co, int64_t wake, int64_t deadline) {
     ol_loop *loop = co->loop;
     if (!co->timer) {
-        if (wake == OL__NEVER && deadline == OL__NEVER) return 0;
+        if (wake == OL_NEVER && deadline == OL_NEVER) return 0;
         return ol__heap_add(loop, (uintptr_t)co, wake, deadline);
     }
     ol__timer_entry e = loop->heap[co->timer];
     e.wake = wake;
     e.deadline = deadline;
     const int64_t when = wake < deadline ? wake : deadline;
-    if (when == OL__NEVER)
+    if (when == OL_NEVER)
         ol__heap_remove(loop, co->timer);
-    else if (when < e.when || wake != OL__NEVER)
+    else if (when < e.when || wake != OL_NEVER)
         ol__heap_rekey(loop, co->timer, e);
     else
         loop->heap[co->timer] = e;
@@ -1524,16 +1553,16 @@ static int ol__co_times(ol_co *co, int64_t wake, int64_t deadline) {
 }
 
 static int64_t ol__co_deadline(const ol_co *co) {
-    return co->timer ? co->loop->heap[co->timer].deadline : OL__NEVER;
+    return co->timer ? co->loop->heap[co->timer].deadline : OL_NEVER;
 }
-static int64_t ol__co_wake(const ol_co *co) { return co->timer ? co->loop->heap[co->timer].wake : OL__NEVER; }
+static int64_t ol__co_wake(const ol_co *co) { return co->timer ? co->loop->heap[co->timer].wake : OL_NEVER; }
 
 OL_API int ol_timer_start(ol_loop *loop, ol_timer *timer, int64_t ns, void (*fn)(ol_loop *, ol_timer *)) {
     if (!loop || !timer || !fn) return ol__fail(OL__E_TIMER);
     const int64_t when = ol__after(ol__refresh(loop), ns > 0 ? ns : 0);
     timer->fn = fn;
     if (!timer->index) {
-        if (ol__heap_add(loop, (uintptr_t)timer | 2, when, OL__NEVER) < 0) return -ENOMEM;
+        if (ol__heap_add(loop, (uintptr_t)timer | 2, when, OL_NEVER) < 0) return -ENOMEM;
         loop->user_timers++;
         return 0;
     }
@@ -1572,9 +1601,23 @@ static int ol__done(ol_co *co, int64_t result) {
     co->result = result;
     return OL__DONE;
 }
-static int ol__co_fail(ol_co *co, unsigned situation, int64_t result) {
+static void ol__co_error(ol_co *co, unsigned situation, int64_t result) {
     co->frame.bits = (co->frame.bits & ~(0xffu << OL__CO_ERR_SHIFT)) | situation << OL__CO_ERR_SHIFT;
-    return ol__done(co, result);
+    co->result = result;
+}
+static int ol__spend(ol_loop *loop, uint32_t cost);
+static void ol__wake(ol_co *co, uint32_t flag);
+
+/* The result is there; the coroutine goes on, or, if it has used up its budget, when its turn comes again. Failures cost,
+   too: a coroutine that tries again and again must not stop the loop. */
+static int ol__give(ol_co *co, uint32_t cost) {
+    if (ol__spend(co->loop, cost)) return OL__DONE;
+    ol__wake(co, OL__CO_DONE);
+    return OL__PENDING;
+}
+static int ol__co_fail(ol_co *co, unsigned situation, int64_t result) {
+    ol__co_error(co, situation, result);
+    return ol__give(co, 1);
 }
 static int ol__co_situation(ol_co *co, enum ol__situation s) { return ol__co_fail(co, s, -ol__texts[s].number); }
 
@@ -1635,13 +1678,14 @@ OL_API int ol__call(ol_co *co, ol_frame *frame, void (*fn)(ol_co *)) {
     return OL__PENDING;
 }
 
-/* What every await looks at first: cancellation outranks the deadline. 1: go on. */
+/* What every await looks at first: cancellation outranks the deadline. 0: it is over, with a result. */
 static int ol__await_enter(ol_co *co) {
     OL__CHECK(co->loop->current == co, "an await of a coroutine that is not running");
     const uint32_t bits = co->frame.bits;
     co->frame.bits = bits & ~(uint32_t)OL__CO_RETRY;
     if (__builtin_expect(!(bits & (OL__CO_CANCELED | OL__CO_EXPIRED)), 1)) return 1;
-    ol__co_situation(co, bits & OL__CO_CANCELED ? OL__E_CANCELED : OL__E_DEADLINE);
+    const enum ol__situation why = bits & OL__CO_CANCELED ? OL__E_CANCELED : OL__E_DEADLINE;
+    ol__co_error(co, why, -ol__texts[why].number);
     return 0;
 }
 
@@ -1666,13 +1710,8 @@ static int ol__wait_time(ol_co *co, int64_t ns, ol_fd fd, int64_t result) {
 }
 
 OL_API int ol_sleep(ol_co *co, int64_t ns) {
-    if (!ol__await_enter(co)) return OL__DONE;
+    if (!ol__await_enter(co)) return ol__give(co, 1);
     return ol__wait_time(co, ns > 0 ? ns : 0, 0, 0);
-}
-
-OL_API int ol_deadline(ol_co *co, int64_t ns) {
-    co->frame.bits &= ~(uint32_t)OL__CO_EXPIRED;
-    return ol__co_times(co, ol__co_wake(co), ns > 0 ? ol__after(ol__refresh(co->loop), ns) : OL__NEVER);
 }
 
 static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag);
@@ -1687,7 +1726,7 @@ static void ol__leave(ol_co *co) {
         OL__CHECK(*waiter == co, "a waiter that its fd doesn't know");
         *waiter = NULL;
     }
-    if (what == OL__W_TIME) ol__co_times(co, OL__NEVER, ol__co_deadline(co));
+    if (what == OL__W_TIME) ol__co_times(co, OL_NEVER, ol__co_deadline(co));
 }
 
 /* Ends the wait of a coroutine that was cancelled, timed out or lost its fd: the await is evaluated again and sees why.
@@ -1707,10 +1746,16 @@ OL_API void ol_cancel(ol_co *co) {
     co->frame.bits |= OL__CO_CANCELED;
     ol__interrupt(co, OL__OP_CANCEL);
 }
-OL_API void ol_cancel_clear(ol_co *co) {
-    co->frame.bits &= ~(uint32_t)OL__CO_CANCELED;
-    (void)ol_deadline(co, 0);
+OL_API void ol_cancel_clear(ol_co *co) { co->frame.bits &= ~(uint32_t)OL__CO_CANCELED; }
+OL_API int ol_deadline(ol_co *co, int64_t ns) {
+    co->frame.bits &= ~(uint32_t)OL__CO_EXPIRED;
+    if (ns > 0) return ol__co_times(co, ol__co_wake(co), ns == OL_NEVER ? OL_NEVER : ol__after(ol__refresh(co->loop), ns));
+    co->frame.bits |= OL__CO_EXPIRED;
+    (void)ol__co_times(co, ol__co_wake(co), OL_NEVER);
+    ol__interrupt(co, OL__OP_EXPIRED);
+    return 0;
 }
+
 OL_API int ol_set_class(ol_co *co, int cls) {
     if (cls != OL_LATENCY && cls != OL_BATCH) return ol__fail(OL__E_OP_CLASS);
     co->frame.bits = (co->frame.bits & ~(uint32_t)OL__CO_CLASS) | (uint32_t)cls;
@@ -1733,7 +1778,7 @@ static void ol__run_timers(ol_loop *loop) {
         } else {
             ol_co *co = (ol_co *)e.target;
             if (e.deadline <= now) {
-                ol__co_times(co, e.wake, OL__NEVER);
+                ol__co_times(co, e.wake, OL_NEVER);
                 co->frame.bits |= OL__CO_EXPIRED;
                 ol__interrupt(co, OL__OP_EXPIRED);
             } else if (e.wake <= now) {
@@ -1862,11 +1907,22 @@ OL_API void ol__root_end(ol_co *co) {
     ol_loop *loop = co->loop;
     const uint32_t index = co->part;
     OL__CHECK(loop->current == co && loop->part[index].holder == co, "a root ended that doesn't hold its partition");
-    (void)ol__co_times(co, OL__NEVER, OL__NEVER);
+    (void)ol__co_times(co, OL_NEVER, OL_NEVER);
     loop->part[index].holder = NULL;
     loop->current = NULL;
+    loop->current_part = 0; /* what runs after the end belongs to no partition */
     loop->stats.roots--;
     ol__part_release(loop, index);
+}
+
+static uint32_t ol__next_gen(uint32_t gen) { return gen >= 0x7fffffff ? 1 : gen + 1; }
+
+/* From here on the handle is stale, events of it are dropped, and who waits gets -ECANCELED. */
+static void ol__slot_retire(ol__slot *slot) {
+    slot->gen = ol__next_gen(slot->gen);
+    slot->flags &= (uint8_t)~OL__OPEN;
+    for (int dir = OL__IN; dir <= OL__OUT; dir++)
+        if (slot->wait[dir]) ol__interrupt(slot->wait[dir], 0);
 }
 
 /* Registers fd in a partition (0: a new one). On failure nothing has changed, and fd is still the caller's. */
@@ -1878,20 +1934,27 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
     loop->slot = (ol__slot *)table;
     for (uint32_t i = had; i < loop->slots; i++) loop->slot[i].gen = loop->gen_seed;
     ol__slot *slot = &loop->slot[fd];
-    if (slot->flags & OL__OPEN) return ol__fail(OL__E_ATTACHED);
-    OL__CHECK(!(slot->flags & OL__CLOSING), "the kernel gave out an fd that is not closed yet");
+    if (slot->flags & OL__CLOSING) return ol__fail(OL__E_ATTACHED);
+    const int open = slot->flags & OL__OPEN;
     const uint32_t mine = index ? index : ol__part_new(loop);
     if (!mine) return -ENOMEM;
     struct epoll_event event;
     memset(&event, 0, sizeof event);
     event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-    event.data.u64 = ol__handle(slot->gen, fd);
-    /* EEXIST: the number was closed while a duplicate of it lived, so that the kernel still has the registration */
+    event.data.u64 = ol__handle(open ? ol__next_gen(slot->gen) : slot->gen, fd);
+    /* EEXIST: it is attached; or the number was closed while a duplicate of it lived, and the registration is still there */
     if (OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_ADD, fd, &event) < 0 &&
-        (errno != EEXIST || OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_MOD, fd, &event) < 0)) {
+        (open || errno != EEXIST || OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_MOD, fd, &event) < 0)) {
         const int number = errno;
         if (!index) ol__part_release(loop, mine);
-        return number == EPERM ? ol__fail(OL__E_NOT_POLLABLE) : ol__fail_errno(number);
+        return number == EPERM ? ol__fail(OL__E_NOT_POLLABLE) : number == EEXIST ? ol__fail(OL__E_ATTACHED) : ol__fail_errno(number);
+    }
+    if (open) { /* closed behind our back, and the number given out again: the old handle ends here */
+        const uint32_t old = slot->part;
+        ol__slot_retire(slot);
+        loop->part[old].fds--;
+        loop->stats.fds--;
+        ol__part_release(loop, old);
     }
     slot->bits = (uint8_t)bits;
     slot->flags = (uint8_t)(flags | OL__OPEN);
@@ -1904,19 +1967,26 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
     return 0;
 }
 
+/* Only TCP promises that a short read has drained the socket. A read of a Unix stream also ends where the credentials or
+   fds of a message begin, one of SCTP at the end of a message. */
+static uint32_t ol__socket_flags(int fd) {
+    int protocol = 0;
+    if (OL_SYS_GETSOCKOPT(fd, SO_PROTOCOL, &protocol) < 0) return 0;
+    return protocol == IPPROTO_TCP ? OL__SOCKET | OL__TCP : OL__SOCKET;
+}
+
 OL_API int ol_attach(ol_loop *loop, int fd, int cls, ol_fd *handle) {
-    if (!loop || !handle || cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_OP_CLASS);
+    if (!loop || !handle) return ol__fail(OL__E_NULL);
+    if (cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_OP_CLASS);
     if (fd < 0) return ol__fail(OL__E_FD_NUMBER);
     if (OL_SYS_NONBLOCK(fd) < 0) return ol__fail_errno(errno);
-    uint32_t flags = 0;
-    int type = 0;
-    if (OL_SYS_GETSOCKOPT(fd, SO_TYPE, &type) == 0) flags = type == SOCK_STREAM ? OL__SOCKET | OL__STREAM : OL__SOCKET;
-    return ol__attach(loop, fd, 0, cls, flags, 0, handle);
+    return ol__attach(loop, fd, 0, cls, ol__socket_flags(fd), 0, handle);
 }
 
 OL_API int ol_listen(ol_loop *loop, const struct sockaddr *addr, socklen_t len, int backlog, int reuseport, int cls,
                      ol_fd *handle) {
-    if (!loop || !addr || !handle || cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_OP_CLASS);
+    if (!loop || !addr || !handle) return ol__fail(OL__E_NULL);
+    if (cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_OP_CLASS);
     const int one = 1;
     const int fd = OL_SYS_SOCKET(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return ol__fail_errno(errno);
@@ -1925,17 +1995,16 @@ OL_API int ol_listen(ol_loop *loop, const struct sockaddr *addr, socklen_t len, 
         OL_SYS_BIND(fd, addr, len) < 0 || OL_SYS_LISTEN(fd, backlog) < 0)
         r = ol__fail_errno(errno);
     else
-        r = ol__attach(loop, fd, 0, cls, OL__SOCKET, 0, handle);
+        r = ol__attach(loop, fd, 0, cls, ol__socket_flags(fd), 0, handle);
     if (r < 0) OL_SYS_CLOSE(fd);
     return r;
 }
 
 OL_API int ol_socket(ol_co *co, int domain, int type, int protocol, ol_fd *handle) {
-    if (!co || !handle) return ol__fail(OL__E_SPAWN);
+    if (!co || !handle) return ol__fail(OL__E_NULL);
     const int fd = OL_SYS_SOCKET(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
     if (fd < 0) return ol__fail_errno(errno);
-    const uint32_t flags = type == SOCK_STREAM ? OL__SOCKET | OL__STREAM : OL__SOCKET;
-    const int r = ol__attach(co->loop, fd, co->part, (int)ol__co_class(co), flags, 0, handle);
+    const int r = ol__attach(co->loop, fd, co->part, (int)ol__co_class(co), ol__socket_flags(fd), 0, handle);
     if (r < 0) OL_SYS_CLOSE(fd);
     return r;
 }
@@ -1966,11 +2035,8 @@ OL_API int ol_close(ol_loop *loop, ol_fd handle) {
     if (!slot) return ol__fail(OL__E_STALE);
     const uint32_t fd = (uint32_t)handle;
     const uint32_t index = slot->part;
-    slot->gen = slot->gen >= 0x7fffffff ? 1 : slot->gen + 1; /* from here on the handle is stale, and so are events */
-    slot->flags = (uint8_t)((slot->flags & ~OL__OPEN) | OL__CLOSING);
-    for (int dir = OL__IN; dir <= OL__OUT; dir++) {
-        if (slot->wait[dir]) ol__interrupt(slot->wait[dir], 0);
-    }
+    ol__slot_retire(slot);
+    slot->flags |= OL__CLOSING;
     if (loop->part[index].ops) {
         if (slot->flags & OL__SOCKET) (void)OL_SYS_SHUTDOWN((int)fd);
         slot->next_closing = loop->part[index].closing;
@@ -1989,26 +2055,28 @@ OL_API int ol_close(ol_loop *loop, ol_fd handle) {
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>io:impl                                                                                                        */
 
-/* The common beginning of I/O awaits: 1 go on, with *slot; 0 the await is over with an error; -1 suspended because the
-   budget is used up. *resumed: this is an evaluation after a wake-up, and co->result holds what the first left there. */
+enum { OL__GO = 2 };
+
+/* The common beginning of I/O awaits: OL__GO with *slot, or what the await returns. *resumed: this is an evaluation after
+   a wake-up, and co->result holds what the first left there. */
 static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resumed) {
     *resumed = (co->frame.bits & OL__CO_RETRY) != 0;
-    if (!ol__await_enter(co)) return 0;
+    if (!ol__await_enter(co)) return ol__give(co, 1);
     if (!*resumed) co->result = 0;
     ol__slot *s = ol__slot_of(co->loop, fd);
     if (!s) return ol__co_situation(co, *resumed ? OL__E_CLOSED : OL__E_STALE); /* during the wait, or before it */
     if (s->part != co->part) return ol__co_situation(co, OL__E_OTHER_PART);
     if (s->wait[dir]) return ol__co_situation(co, OL__E_WAITER);
     *slot = s;
-    if (ol__spend(co->loop, 1)) return 1;
+    if (ol__spend(co->loop, 1)) return OL__GO;
     ol__wake(co, OL__CO_RETRY);
-    return -1;
+    return OL__PENDING;
 }
 #define OL__IO_ENTER(dir)                                                                                              \
     ol__slot *slot;                                                                                                    \
     int resumed;                                                                                                       \
     const int enter = ol__io_enter(co, fd, (dir), &slot, &resumed);                                                    \
-    if (enter <= 0) return enter ? OL__PENDING : OL__DONE
+    if (enter != OL__GO) return enter
 
 /* Suspends until the fd's bit is set; nothing is registered for it. */
 static int ol__io_wait(ol_co *co, ol__slot *slot, ol_fd fd, int dir) {
@@ -2021,10 +2089,10 @@ static int ol__io_wait(ol_co *co, ol__slot *slot, ol_fd fd, int dir) {
 static int ol__io_error(ol_co *co, int number) { return ol__co_fail(co, OL__E_SYSTEM, -number); }
 static int ol__would_block(int number) { return number == EAGAIN || number == EWOULDBLOCK; }
 
-/* A short read of a stream means that it is drained: what comes later is a new edge. Not so when the end, an error or
+/* A short read of TCP means that it is drained: what comes later is a new edge. Not so when the end, an error or
    urgent data is there, which came with an edge that has been seen. */
 static void ol__short_read(ol__slot *slot) {
-    if ((slot->flags & OL__STREAM) && !(slot->bits & (OL__EOF | OL__ERROR | OL__URGENT)))
+    if ((slot->flags & OL__TCP) && !(slot->bits & (OL__EOF | OL__ERROR | OL__URGENT)))
         slot->bits &= (uint8_t)~OL__READ;
 }
 
@@ -2132,7 +2200,7 @@ enum { OL__ACCEPT_PAUSE_NS = 10000000 };
 static int ol__gone(int number) {
     return number == ECONNABORTED || number == EINTR || number == EPROTO || number == ENETDOWN ||
            number == ENOPROTOOPT || number == EHOSTDOWN || number == ENONET || number == EHOSTUNREACH ||
-           number == ENETUNREACH || number == EPERM;
+           number == ENETUNREACH;
 }
 
 OL_API int ol_accept(ol_co *co, ol_fd fd) {
@@ -2145,7 +2213,7 @@ OL_API int ol_accept(ol_co *co, ol_fd fd) {
         if (conn >= 0) {
             ol_fd handle;
             /* a new connection can be written to; whether it can be read the kernel tells */
-            const int r = ol__attach(loop, conn, 0, slot->cls, OL__SOCKET | OL__STREAM, OL__WRITE, &handle);
+            const int r = ol__attach(loop, conn, 0, slot->cls, slot->flags & (OL__SOCKET | OL__TCP), OL__WRITE, &handle);
             if (r == 0) return ol__done(co, (int64_t)handle);
             OL_SYS_CLOSE(conn);
             number = -r;
@@ -2163,7 +2231,7 @@ OL_API int ol_accept(ol_co *co, ol_fd fd) {
     if (!number) return ol__io_wait(co, slot, fd, OL__IN);
     loop->stats.accept_full++;
     ol__log(loop, 1, ol__system_text(number));
-    (void)ol__io_error(co, number);
+    ol__co_error(co, OL__E_SYSTEM, -number);
     const int r = ol__wait_time(co, OL__ACCEPT_PAUSE_NS, fd, -number);
     if (r == OL__PENDING) ol__slot_of(loop, fd)->wait[OL__IN] = co;
     return r;
@@ -2533,16 +2601,39 @@ static int64_t ol__file_execute(ol_op *op) {
     return r < 0 ? ol__file_error(op, errno) : r;
 }
 
+/* A name in the cache may still be that of a FIFO, a terminal or a leased file, whose open waits: so it is tried with
+   O_NONBLOCK, and kept if it is a regular file or directory. */
+static int ol__file_try_open(ol_op *op) {
+    const int flags = (int)(op->cap >> 32);
+    struct stat st;
+    const int fd = ol__file_open(op, flags | O_NONBLOCK, 1);
+    if (fd < 0) {
+        if (errno == EAGAIN || errno == ENOSYS || errno == EINVAL || errno == EINTR || errno == EPERM || errno == ENXIO) return 0;
+        op->result = ol__file_error(op, errno);
+        return 1;
+    }
+    if (!(flags & O_NONBLOCK) &&
+        (OL_SYS_FSTAT(fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) || OL_SYS_BLOCK(fd) < 0)) {
+        OL_SYS_CLOSE(fd);
+        return 0;
+    }
+    op->result = fd;
+    return 1;
+}
+
+/* Linux 5.9 and 5.10 may say 0 bytes before the end (readv(2), BUGS). */
+static int ol__file_ended(const ol_op *op) {
+    struct stat st;
+    return OL_SYS_FSTAT(op->u.file.fd, &st) == 0 && op->u.file.offset + (int64_t)op->used >= st.st_size;
+}
+
+enum { OL__SPOT_BYTES = 256 << 10 }; /* a longer read would hold up the loop even from the cache */
+
 /* Tries a file operation without blocking. 1: op->result is there. */
 static int ol__file_try(ol_op *op) {
     ssize_t k;
     switch (op->u.file.what) {
-    case OL__FILE_OPEN: {
-        const int fd = ol__file_open(op, (int)(op->cap >> 32), 1);
-        if (fd < 0 && (errno == EAGAIN || errno == ENOSYS || errno == EINVAL || errno == EINTR || errno == EPERM)) return 0;
-        op->result = fd < 0 ? ol__file_error(op, errno) : fd;
-        return 1;
-    }
+    case OL__FILE_OPEN: return ol__file_try_open(op);
     case OL__FILE_STAT: {
         const int fd = op->src ? ol__file_open(op, O_PATH | O_CLOEXEC, 1) : op->u.file.fd;
         if (fd < 0 && op->src) return 0;
@@ -2552,6 +2643,7 @@ static int ol__file_try(ol_op *op) {
     }
     default: break;
     }
+    if (op->len > OL__SPOT_BYTES) return 0;
     while (op->used < op->len) {
         k = OL_SYS_PREAD_CACHED(op->u.file.fd, (char *)op->dst + op->used, (size_t)(op->len - op->used),
                                 op->u.file.offset + (int64_t)op->used);
@@ -2561,6 +2653,7 @@ static int ol__file_try(ol_op *op) {
             op->result = ol__file_error(op, errno);
             return 1;
         }
+        if (k == 0 && !ol__file_ended(op)) return 0;
         if (k == 0) break;
         op->used += (uint64_t)k;
     }
@@ -2746,7 +2839,7 @@ static int ol__range(const char *word, ol_rule *rule) { /* N, N-M, N- */
     const int64_t min = ol__bytes(&p);
     if (min < 0) return 0;
     rule->min = rule->max = (uint64_t)min;
-    if (!*p) return 1; /* max 0 means no limit, so "0" alone can't be said; it matches 0- */
+    if (!*p) return min > 0; /* max 0 means no limit, so "0" alone can't be said */
     if (*p++ != '-') return 0;
     rule->max = 0;
     if (!*p) return 1;
@@ -2876,6 +2969,10 @@ static int ol__policy_find(const ol_loop *loop, uint32_t kind, uint32_t cls, uin
 /* >>op:impl: submission, completion, cancel                                                                        */
 
 static uint32_t ol__op_class(const ol_op *op) { return op->flags_ & OL__OP_CLASS; }
+static uint32_t ol__op_line(const ol_op *op) {
+    const uint32_t call = op->kind == OL_OP_CALL || op->kind == OL_OP_FILE ? OL__CALLS : 0;
+    return call + (ol__op_class(op) == OL_LATENCY ? 0 : OL__OF_BATCH);
+}
 
 /* From acceptance to completion an operation is in its partition's list, so that ol_close finds it. */
 static void ol__op_list(ol_loop *loop, ol_op *op) {
@@ -2900,9 +2997,9 @@ static void ol__op_unlist(ol_loop *loop, ol_op *op) {
 /* The await that started the operation gets its result. */
 static void ol__co_result(ol_co *co, const ol_op *op) {
     if (op->result < 0)
-        (void)ol__co_fail(co, op->err, op->result);
+        ol__co_error(co, op->err, op->result);
     else
-        (void)ol__done(co, op->result);
+        co->result = op->result;
 }
 
 /* op->result is final: tell the owner, through the ready queue. */
@@ -2935,7 +3032,7 @@ static void ol__op_report(ol_loop *loop, ol_op *op) {
     if (hold) loop->part[index].holder = OL__CALLBACK;
     ol__op_unlist(loop, op);
     loop->current_part = index;
-    op->owner_.done(op);
+    op->owner_.done(loop, op);
     loop->current_part = 0;
     if (hold) loop->part[index].holder = NULL;
     ol__part_release(loop, index);
@@ -2952,27 +3049,26 @@ static void ol__op_software(ol_loop *loop, ol_op *op, uint8_t why) {
 /* A request to stop: what waits here ends at once, what a backend has it may give back. */
 static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
     ol__lane *lane = &loop->lane[op->where];
-    const uint32_t cls = ol__op_class(op);
+    ol__line *line = &lane->line[ol__op_line(op)];
     op->flags_ |= flag;
     if (op->state_ == OL__BACKEND) {
         if (lane->backend->cancel) (void)lane->backend->cancel(lane->channel.self, op);
         return;
     }
-    if (op->state_ == OL__STAGED && ol__unlink(&lane->staged[cls], ol__item_op(op)))
-        lane->in_flight[cls]--;
-    else if (op->state_ == OL__PARKED && ol__unlink(&lane->parked[cls], ol__item_op(op)))
-        lane->parked_n[cls]--;
+    if (op->state_ == OL__STAGED && ol__unlink(&line->staged, ol__item_op(op)))
+        line->in_flight--;
+    else if (op->state_ == OL__PARKED && ol__unlink(&line->parked, ol__item_op(op)))
+        line->parked_n--;
     else
         return;
     op->result = -ECANCELED;
     ol__op_finish(loop, op);
 }
 
-static void ol__stage(ol__lane *lane, ol_op *op) {
-    const uint32_t cls = ol__op_class(op);
+static void ol__stage(ol__line *line, ol_op *op) {
     op->state_ = OL__STAGED;
-    lane->in_flight[cls]++;
-    ol__push(&lane->staged[cls], ol__item_op(op));
+    line->in_flight++;
+    ol__push(&line->staged, ol__item_op(op));
 }
 
 /* Decides where the operation runs, and starts it. 1: it ran, op->result is there; 0: in flight; negative: refused. */
@@ -2991,32 +3087,34 @@ static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
     op->where = (uint8_t)index;
     op->mode = rule->mode;
     op->why = OL_WHY_RULE;
-    const int full = lane->parked_n[cls] || lane->in_flight[cls] >= lane->channel.depth;
+    ol__line *line = &lane->line[ol__op_line(op)];
+    const int full = line->parked_n || line->in_flight >= lane->channel.depth;
     const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
     if (full && action == OL_FULL_SOFTWARE) {
         ol__op_software(loop, op, OL_WHY_FULL);
         return 1;
     }
-    if (full && (action == OL_FULL_FAIL || lane->parked_n[cls] >= loop->desc.park_max))
+    if (full && (action == OL_FULL_FAIL || line->parked_n >= loop->desc.park_max))
         return (int)(op->result = ol__op_fail(op, OL__E_FULL));
     if (op->timeout_us && ol__heap_add(loop, (uintptr_t)op | 1, ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000),
-                                       OL__NEVER) < 0)
+                                       OL_NEVER) < 0)
         return (int)(op->result = ol__op_fail(op, OL__E_NO_MEMORY));
     ol__op_list(loop, op);
     if (full) {
         op->state_ = OL__PARKED;
         op->why = OL_WHY_PARKED;
         loop->stats.parked++;
-        ol__push(&lane->parked[cls], ol__item_op(op));
-        lane->parked_n[cls]++;
+        ol__push(&line->parked, ol__item_op(op));
+        line->parked_n++;
     } else {
-        ol__stage(lane, op);
+        ol__stage(line, op);
     }
     return 0;
 }
 
 /* Submits what is staged, in bursts. What the backend doesn't take stays first in line. */
-static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
+static void ol__flush_line(ol_loop *loop, ol__lane *lane, ol__line *line) {
+    ol__queue *q = &line->staged;
     ol_op *burst[32];
     while (q->head) {
         int n = 0;
@@ -3025,6 +3123,7 @@ static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
             burst[n]->state_ = OL__BACKEND; /* before another thread sees it */
         }
         const int k = lane->backend->submit(lane->channel.self, burst, n);
+        OL__CHECK(k <= n, "a backend accepted more than it was given");
         for (int i = n; i-- > (k > 0 ? k : 0);) {
             burst[i]->state_ = OL__STAGED;
             if (burst[i]->why == OL_WHY_RULE) loop->stats.parked++;
@@ -3041,7 +3140,7 @@ static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
             ol__log(loop, 1, "a backend refused operations: they run in software");
             while (q->head) {
                 ol_op *op = ol__item_to_op(ol__pop(q));
-                lane->in_flight[ol__op_class(op)]--;
+                line->in_flight--;
                 ol__op_software(loop, op, OL_WHY_FAILED);
                 ol__op_finish(loop, op);
             }
@@ -3051,8 +3150,7 @@ static void ol__flush_class(ol_loop *loop, ol__lane *lane, ol__queue *q) {
 }
 static void ol__flush(ol_loop *loop) {
     for (uint32_t i = 1; i < loop->lanes; i++)
-        for (uint32_t cls = OL_LATENCY; cls <= OL_BATCH; cls++)
-            ol__flush_class(loop, &loop->lane[i], &loop->lane[i].staged[cls]);
+        for (uint32_t k = 0; k < 4; k++) ol__flush_line(loop, &loop->lane[i], &loop->lane[i].line[k]);
 }
 
 /* Takes completions to their owners, and lets parked operations follow. */
@@ -3061,18 +3159,19 @@ static void ol__reap_lane(ol_loop *loop, ol__lane *lane) {
     if (lane->in_backend && lane->backend->look(lane->channel.self)) {
         const int most = loop->desc.dequeue_batch < 64 ? (int)loop->desc.dequeue_batch : 64;
         const int n = lane->backend->poll(lane->channel.self, got, most);
+        OL__CHECK(n <= most, "a backend handed back more than it was asked for");
         for (int i = 0; i < n; i++) {
             OL__CHECK(got[i]->state_ == OL__BACKEND, "a backend completed an operation that it doesn't have");
-            lane->in_flight[ol__op_class(got[i])]--;
+            lane->line[ol__op_line(got[i])].in_flight--;
             lane->in_backend--;
             ol__op_finish(loop, got[i]);
         }
     }
-    for (uint32_t cls = OL_LATENCY; cls <= OL_BATCH; cls++)
-        while (lane->parked_n[cls] && lane->in_flight[cls] < lane->channel.depth) {
-            lane->parked_n[cls]--;
-            ol__stage(lane, ol__item_to_op(ol__pop(&lane->parked[cls])));
-        }
+    for (uint32_t k = 0; k < 4; k++) {
+        ol__line *line = &lane->line[k];
+        for (; line->parked_n && line->in_flight < lane->channel.depth; line->parked_n--)
+            ol__stage(line, ol__item_to_op(ol__pop(&line->parked)));
+    }
 }
 static void ol__reap(ol_loop *loop) {
     for (uint32_t i = 1; i < loop->lanes; i++) ol__reap_lane(loop, &loop->lane[i]);
@@ -3080,9 +3179,8 @@ static void ol__reap(ol_loop *loop) {
 
 /* Spins for one operation; completions of others are filed with their owners. 1: it is complete. 0: the bound has passed,
    and the wait becomes a suspension. */
-static int ol__sync_wait(ol_loop *loop, ol_op *op) {
+static int ol__sync_wait(ol_loop *loop, ol_op *op, int64_t begin) {
     ol__lane *lane = &loop->lane[op->where];
-    const int64_t begin = OL_SYS_NOW();
     loop->sync_op = op;
     ol__flush(loop);
     for (uint32_t i = 1; loop->sync_op; i++) {
@@ -3109,15 +3207,17 @@ static int ol__op_await(ol_co *co, ol_op *op) {
     const int r = ol__op_start(loop, op, op->cls ? op->cls : ol__co_class(co), co->part);
     if (r) {
         ol__co_result(co, op);
-        if (r < 0 || ol__spend(loop, ol__op_cost(op))) return OL__DONE;
-        ol__wake(co, OL__CO_DONE);
-        return OL__PENDING;
+        return ol__give(co, r < 0 ? 1 : ol__op_cost(op));
     }
     op->flags_ |= OL__OP_AWAITED;
     op->owner_.co = co;
     const int spin = op->mode == OL_SYNC && op->state_ == OL__STAGED &&
                      !(loop->lane[op->where].channel.flags & OL_CHANNEL_NO_SYNC);
-    if (spin && ol__sync_wait(loop, op)) return OL__DONE;
+    const int64_t begin = spin ? OL_SYS_NOW() : 0;
+    if (spin && ol__sync_wait(loop, op, begin)) {
+        const int64_t us = (OL_SYS_NOW() - begin) / 1000; /* costs what it took, as in software */
+        return ol__give(co, us < 1024 ? 1 + (uint32_t)us : 1024);
+    }
     op->mode = OL_ASYNC;
     co->link.op = op;
     ol__set_waits(co, OL__W_OP);
@@ -3125,16 +3225,17 @@ static int ol__op_await(ol_co *co, ol_op *op) {
 }
 
 OL_API int ol_run(ol_co *co, ol_op *op) {
-    if (!ol__await_enter(co)) return OL__DONE;
+    if (!ol__await_enter(co)) return ol__give(co, 1);
     const enum ol__situation s = ol__op_check(op);
     return s == OL__E_NONE ? ol__op_await(co, op) : ol__co_situation(co, s);
 }
 
-OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_op *)) {
+OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *, ol_op *)) {
     const enum ol__situation s = ol__op_check(op);
     if (!loop || !done) return ol__fail(OL__E_OP_FN);
     if (s != OL__E_NONE) return ol__fail(s);
-    const int r = ol__op_start(loop, op, op->cls ? op->cls : (uint32_t)OL_BATCH, loop->current_part);
+    const uint32_t inherited = loop->current ? ol__co_class(loop->current) : (uint32_t)OL_BATCH;
+    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, loop->current_part);
     if (r < 0) {
         ol__last_error = ol_op_error(op);
         return r;
@@ -3160,13 +3261,11 @@ static int ol__file_await(ol_co *co, ol_op *op, uint32_t what) {
     op->why = OL_WHY_CACHE;
     op->mode = OL_SOFTWARE;
     ol__co_result(co, op);
-    if (ol__spend(co->loop, 1 + ol__op_cost(op) / 8)) return OL__DONE;
-    ol__wake(co, OL__CO_DONE);
-    return OL__PENDING;
+    return ol__give(co, 1 + ol__op_cost(op) / 8);
 }
 
 OL_API int ol_open(ol_co *co, ol_op *op, int dirfd, const char *path, int flags, uint32_t mode, int how) {
-    if (!ol__await_enter(co)) return OL__DONE;
+    if (!ol__await_enter(co)) return ol__give(co, 1);
     if (!op) return ol__co_situation(co, OL__E_NOT_PREPARED);
     if (!path) return ol__co_fail(co, OL__E_SYSTEM, -EFAULT);
     ol__prep(op, OL_OP_FILE, path, 0, NULL, (uint64_t)(uint32_t)(flags | O_CLOEXEC) << 32 | mode);
@@ -3175,7 +3274,7 @@ OL_API int ol_open(ol_co *co, ol_op *op, int dirfd, const char *path, int flags,
     return ol__file_await(co, op, OL__FILE_OPEN);
 }
 OL_API int ol_stat(ol_co *co, ol_op *op, int dirfd, const char *path, struct stat *st) {
-    if (!ol__await_enter(co)) return OL__DONE;
+    if (!ol__await_enter(co)) return ol__give(co, 1);
     if (!op) return ol__co_situation(co, OL__E_NOT_PREPARED);
     if (!st) return ol__co_fail(co, OL__E_SYSTEM, -EFAULT);
     ol__prep(op, OL_OP_FILE, path, 0, st, sizeof *st);
@@ -3183,7 +3282,7 @@ OL_API int ol_stat(ol_co *co, ol_op *op, int dirfd, const char *path, struct sta
     return ol__file_await(co, op, OL__FILE_STAT);
 }
 OL_API int ol_pread(ol_co *co, ol_op *op, int file, void *buf, size_t len, int64_t offset) {
-    if (!ol__await_enter(co)) return OL__DONE;
+    if (!ol__await_enter(co)) return ol__give(co, 1);
     if (!op) return ol__co_situation(co, OL__E_NOT_PREPARED);
     if (len && !buf) return ol__co_situation(co, OL__E_OP_BUFFER);
     ol__prep(op, OL_OP_FILE, NULL, len, buf, len);
@@ -3216,7 +3315,7 @@ enum { OL__POOL_CHANNELS = 256, OL__POOL_WORKERS = 64, OL__CLAIM = 16 };
 typedef struct ol__pool ol__pool;
 
 typedef struct ol__pool_channel { /* a loop's */
-    ol__ring ring[4];             /* class latency: plain, calls; class batch: plain, calls */
+    ol__ring ring[4];             /* numbered as a lane's lines */
     OL_SYS_ATOMIC(ol_op *) done;  /* stack of completions, newest first */
     char pad[56];
     ol_notify *notify;
@@ -3303,49 +3402,64 @@ static void ol__worker_run(ol__worker *w, ol__pool_channel *c, ol_op *op) {
     OL_SYS_STORE(&w->busy, (ol__pool_channel *)NULL, OL_SYS_RELEASE);
 }
 
-/* Claims from one ring and runs what it got. Between operations of batch, latency-critical work goes first. */
-static uint32_t ol__worker_class(ol__worker *w, int cls);
+/* Claims from one ring and runs what it got: one call, which may block, or a burst of others. Between two of batch,
+   latency-critical work goes first, but no calls. */
+static uint32_t ol__worker_rings(ol__worker *w, uint32_t which);
 static uint32_t ol__worker_ring(ol__worker *w, ol__pool_channel *c, uint32_t which) {
     ol__ring *r = &c->ring[which];
     const uint32_t threads = OL_SYS_LOAD(&w->pool->started, OL_SYS_RELAXED);
     uint64_t first = 0;
     /* with several workers half of a fair share, so that one with slow work doesn't sit on what others could do */
-    const uint64_t n = ol__ring_claim(r, threads > 1 ? 2 * threads : 1, OL__CLAIM, &first);
+    const uint64_t n = ol__ring_claim(r, threads > 1 ? 2 * threads : 1, which & OL__CALLS ? 1 : OL__CLAIM, &first);
     if (!n) return 0;
-    if (ol__ring_size(r)) ol__pool_wake(w->pool, (int)(which & 1));
+    if (ol__ring_size(r)) ol__pool_wake(w->pool, (int)(which & OL__CALLS));
     for (uint64_t i = 0; i < n; i++) {
         ol_op *op = ol__ring_take(r, first + i);
         if (op) ol__worker_run(w, c, op);
-        if (which >= 2) (void)ol__worker_class(w, 0);
+        if (which & OL__OF_BATCH) (void)ol__worker_rings(w, 0);
     }
     return (uint32_t)n;
 }
 
-static int ol__worker_takes_calls(const ol__worker *w) { return w->index != 1; }
-
-static uint32_t ol__worker_class(ol__worker *w, int cls) {
+/* The rings of one number, of all loops. */
+static uint32_t ol__worker_rings(ol__worker *w, uint32_t which) {
     const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
     uint32_t ran = 0;
     for (uint32_t i = 0; i < channels; i++) {
         if (++w->next >= channels) w->next = 0;
         ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[w->next], OL_SYS_ACQUIRE);
-        if (!c) continue;
-        ran += ol__worker_ring(w, c, (uint32_t)cls * 2);
-        if (ol__worker_takes_calls(w)) ran += ol__worker_ring(w, c, (uint32_t)cls * 2 + 1);
+        if (c) ran += ol__worker_ring(w, c, which);
     }
     return ran;
 }
 
+static int ol__worker_takes_calls(const ol__worker *w) { return w->index != 1; }
+
 static uint32_t ol__worker_round(ol__worker *w) {
-    const uint32_t ran = ol__worker_class(w, 0);
-    return ran ? ran : ol__worker_class(w, 1);
+    uint32_t ran = ol__worker_rings(w, 0);
+    if (ol__worker_takes_calls(w)) ran += ol__worker_rings(w, OL__CALLS);
+    if (ran) return ran;
+    ran = ol__worker_rings(w, OL__OF_BATCH);
+    if (ol__worker_takes_calls(w)) ran += ol__worker_rings(w, OL__OF_BATCH + OL__CALLS);
+    return ran;
+}
+
+static int ol__worker_sees_work(ol__worker *w) {
+    const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
+    for (uint32_t i = 0; i < channels; i++) {
+        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[i], OL_SYS_ACQUIRE);
+        for (uint32_t which = 0; c && which < 4; which++)
+            if ((ol__worker_takes_calls(w) || !(which & OL__CALLS)) && ol__ring_size(&c->ring[which])) return 1;
+    }
+    return 0;
 }
 
 static void ol__worker_sleep(ol__worker *w) {
     ol__semaphore *s = &w->pool->sleep[ol__worker_takes_calls(w) ? 0 : 1];
     OL_SYS_ADD(&s->waiters, 1u, OL_SYS_SEQ_CST);
-    /* announced; what was submitted before that is seen now, what comes later sees the announcement */
-    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_ACQUIRE) || ol__worker_round(w))
+    /* announced: what was submitted before that is seen now, what comes later sees the announcement. It only looks: a
+       worker that is busy must not be counted as one that can be woken. */
+    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_ACQUIRE) || ol__worker_sees_work(w))
         ol__semaphore_leave(s);
     else
         ol__semaphore_wait(s);
@@ -3394,14 +3508,14 @@ static int ol__pool_start(ol__pool *pool) {
 
 static int ol__channel_submit(void *channel, ol_op *const *ops, int n) {
     ol__pool_channel *c = (ol__pool_channel *)channel;
-    int k = 0, plain = 0, calls = 0;
+    int k = 0;
+    uint32_t plain = 0, calls = 0;
     if (!OL_SYS_LOAD(&c->pool->started, OL_SYS_ACQUIRE) && ol__pool_start(c->pool) < 0) return -EAGAIN;
     for (; k < n; k++) {
-        const int call = ops[k]->kind == OL_OP_CALL || ops[k]->kind == OL_OP_FILE;
-        const uint32_t which = (ol__op_class(ops[k]) == OL_LATENCY ? 0u : 2u) + (uint32_t)call;
+        const uint32_t which = ol__op_line(ops[k]);
         if (!ol__ring_put(&c->ring[which], ops[k])) break;
-        calls += call;
-        plain += !call;
+        calls += which & OL__CALLS;
+        plain += !(which & OL__CALLS);
     }
     if (plain) ol__pool_wake(c->pool, 0);
     if (calls) ol__pool_wake(c->pool, 1);
@@ -3434,8 +3548,7 @@ static int ol__channel_poll(void *channel, ol_op **ops, int max) {
 
 static int ol__channel_cancel(void *channel, ol_op *op) {
     ol__pool_channel *c = (ol__pool_channel *)channel;
-    const int call = op->kind == OL_OP_CALL || op->kind == OL_OP_FILE;
-    if (!ol__ring_cancel(&c->ring[(ol__op_class(op) == OL_LATENCY ? 0 : 2) + call], op)) return -EBUSY;
+    if (!ol__ring_cancel(&c->ring[ol__op_line(op)], op)) return -EBUSY;
     op->result = -ECANCELED;
     op->next_ = c->got;
     c->got = op;
@@ -3451,7 +3564,7 @@ static void ol__channel_close(void *channel) {
     ol__pool_channel *c = (ol__pool_channel *)channel;
     const uint32_t workers = OL_SYS_LOAD(&c->pool->started, OL_SYS_ACQUIRE);
     for (uint32_t i = 0; i < workers; i++)
-        while (OL_SYS_LOAD(&c->pool->worker[i].busy, OL_SYS_ACQUIRE) == c) OL_SYS_PAUSE();
+        while (OL_SYS_LOAD(&c->pool->worker[i].busy, OL_SYS_ACQUIRE) == c) OL_SYS_NAP(); /* it may need our core */
     OL_SYS_MUTEX_LOCK(&c->pool->lock);
     c->open = 0; /* workers may still look at its empty rings: it is used again, or freed with the pool */
     c->pool->loops--;
@@ -3536,7 +3649,7 @@ OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc) 
 }
 
 OL_API int ol_threads_destroy(ol_backend *backend) {
-    if (!backend) return ol__fail(OL__E_DESC);
+    if (!backend || backend->open != ol__pool_open) return ol__fail(OL__E_BACKEND_DESC);
     ol__pool *pool = (ol__pool *)backend->self;
     if (pool->loops) return ol__fail(OL__E_POOL_BUSY);
     OL_SYS_STORE(&pool->stop, 1u, OL_SYS_SEQ_CST);
@@ -3662,7 +3775,7 @@ static int ol__work_waits(ol_loop *loop) {
 
 /* How long the loop may sleep, at most `limit`. */
 static int64_t ol__may_sleep(ol_loop *loop, int64_t limit) {
-    int64_t t = limit < 0 ? OL__NEVER : limit;
+    int64_t t = limit < 0 ? OL_NEVER : limit;
     if (ol__ready(loop)) return 0;
     if (loop->heap_n) {
         const int64_t due = loop->heap[1].when - loop->now;
@@ -3675,10 +3788,10 @@ static int64_t ol__may_sleep(ol_loop *loop, int64_t limit) {
             const int64_t in = next > loop->now ? next - loop->now : loop->desc.poll_ns;
             if (in < t) t = in;
         }
-        const int waiting = l->staged[OL_LATENCY].head || l->staged[OL_BATCH].head || l->parked_n[OL_LATENCY] || l->parked_n[OL_BATCH];
-        if (waiting && t > OL__RETRY_NS) t = OL__RETRY_NS;
+        for (uint32_t k = 0; k < 4; k++)
+            if ((l->line[k].staged.head || l->line[k].parked_n) && t > OL__RETRY_NS) t = OL__RETRY_NS;
     }
-    return t == OL__NEVER ? -1 : t;
+    return t == OL_NEVER ? -1 : t;
 }
 
 static uint32_t ol__offloaded(const ol_loop *loop) {
@@ -3689,9 +3802,10 @@ static uint32_t ol__offloaded(const ol_loop *loop) {
 
 static int ol__ask_kernel(ol_loop *loop, int64_t timeout) {
     const int n = OL_SYS_EPOLL_WAIT(loop->ep, loop->event, (int)loop->desc.events, timeout);
+    const int number = n < 0 ? errno : 0;
     loop->polled = ol__refresh(loop);
     loop->skipped = 0;
-    return n < 0 && errno == EINTR ? 0 : n;
+    return n >= 0 ? n : number == EINTR ? 0 : -number;
 }
 
 /* Spins for completions before a sleep, with a look at the kernel now and then. 1: there is something. */
@@ -3739,10 +3853,12 @@ static int ol__alive(ol_loop *loop) {
 /* >>entry                                                                                                          */
 
 OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns) {
-    if (!loop || loop->inside) return ol__fail(OL__E_RUNNING);
+    if (!loop) return ol__fail(OL__E_NULL);
+    if (loop->inside) return ol__fail(OL__E_RUNNING);
     loop->inside = 1;
     loop->stats.turns++;
     ol__refresh(loop);
+    ol__flush(loop); /* what was submitted between the rounds */
     const int n = ol__wait(loop, timeout_ns);
     for (int i = 0; i < n; i++) ol__event(loop, &loop->event[i]);
     ol__run_posts(loop);
@@ -3751,12 +3867,13 @@ OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns) {
     ol__run_ready(loop);
     ol__flush(loop);
     loop->inside = 0;
-    return n < 0 ? ol__fail_errno(errno) : ol__alive(loop);
+    return n < 0 ? ol__fail_errno(-n) : ol__alive(loop);
 }
 
 OL_API int ol_loop_run(ol_loop *loop) {
     int r = 1;
-    if (!loop || loop->inside) return ol__fail(OL__E_RUNNING);
+    if (!loop) return ol__fail(OL__E_NULL);
+    if (loop->inside) return ol__fail(OL__E_RUNNING);
     while (!loop->stop && ol__alive(loop) && r > 0) r = ol_loop_step(loop, -1);
     loop->stop = 0;
     return r < 0 ? r : 0;
@@ -3764,37 +3881,23 @@ OL_API int ol_loop_run(ol_loop *loop) {
 
 OL_API void ol_loop_stop(ol_loop *loop) { loop->stop = 1; }
 
-/* Every root waits somewhere: for an fd, a time, an operation, its partition or its turn. */
+/* Every living root holds a partition or waits for one. */
 static void ol__cancel_all(ol_loop *loop) {
-    for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++)
-        for (ol__item i = loop->ready[cls].head; i; i = ol__item_next(i))
-            if (!(i & 1)) ((ol_co *)i)->frame.bits |= OL__CO_CANCELED;
-    for (uint32_t i = 0; i < loop->slots; i++)
-        for (int dir = OL__IN; dir <= OL__OUT; dir++)
-            if (loop->slot[i].wait[dir]) ol_cancel(loop->slot[i].wait[dir]);
-    for (int again = 1; again;) { /* cancelling moves entries: go round until nothing is left */
-        again = 0;
-        for (uint32_t i = 1; i <= loop->heap_n; i++) {
-            if (loop->heap[i].target & 3 || ol_canceled((ol_co *)loop->heap[i].target)) continue;
-            ol_cancel((ol_co *)loop->heap[i].target);
-            again = 1;
-        }
-    }
     for (uint32_t i = 0; i < loop->used_parts; i++) {
-        for (ol_co *co = loop->part[i].first; co; co = co->link.next) co->frame.bits |= OL__CO_CANCELED;
-        for (ol_op *op = loop->part[i].ops, *next; op; op = next) {
+        const ol__part *part = &loop->part[i];
+        if (part->holder && part->holder != OL__CALLBACK) ol_cancel(part->holder);
+        for (ol_co *co = part->first; co; co = co->link.next) co->frame.bits |= OL__CO_CANCELED;
+        for (ol_op *op = part->ops, *next; op; op = next) {
             next = op->next_in_part_;
-            if (op->flags_ & OL__OP_AWAITED)
-                ol_cancel(op->owner_.co);
-            else
-                ol__op_stop(loop, op, OL__OP_CANCEL);
+            if (!(op->flags_ & OL__OP_AWAITED)) ol__op_stop(loop, op, OL__OP_CANCEL);
         }
     }
 }
 
 OL_API int ol_loop_drain(ol_loop *loop, int64_t timeout_ns) {
     int r = 1;
-    if (!loop || loop->inside) return ol__fail(OL__E_RUNNING);
+    if (!loop) return ol__fail(OL__E_NULL);
+    if (loop->inside) return ol__fail(OL__E_RUNNING);
     const int64_t end = ol__after(ol__refresh(loop), timeout_ns > 0 ? timeout_ns : 0);
     loop->draining = 1;
     ol__cancel_all(loop);
@@ -3808,6 +3911,7 @@ OL_API int ol_loop_drain(ol_loop *loop, int64_t timeout_ns) {
 }
 
 static void ol__loop_free(ol_loop *loop) {
+    while (loop->heap_n) ol__heap_remove(loop, loop->heap_n); /* the application's timers can be started elsewhere */
     for (uint32_t fd = 0; fd < loop->slots; fd++)
         if (loop->slot[fd].flags & (OL__OPEN | OL__CLOSING)) OL_SYS_CLOSE((int)fd);
     for (uint32_t i = 1; i < loop->lanes; i++) loop->lane[i].backend->close(loop->lane[i].channel.self);
@@ -3836,11 +3940,10 @@ OL_API int ol_loop_destroy(ol_loop *loop) {
 }
 
 static int ol__desc_resolve(ol_loop_desc *d) {
-    if (d->canary_ || d->nbackends > OL__LANES - 1 || (d->nbackends && !d->backends) || d->no_pool > 1 || d->events > 4096 ||
+    if (d->canary_ || d->nbackends > OL__LANES - 2 || (d->nbackends && !d->backends) || d->no_pool > 1 || d->events > 4096 ||
         d->turn > 1 << 20 || d->latency_run > 1 << 20 || d->budget > 1 << 20 || d->dequeue_batch > 1 << 20 ||
         d->park_max > 1 << 30 || d->spin_ns < 0 || d->sync_ns < 0 || d->poll_ns < 0)
         return ol__fail(OL__E_DESC);
-    if (!d->policy) d->policy = d->no_pool ? "" : "pool";
     if (!d->events) d->events = 256;
     if (!d->turn) d->turn = 64;
     if (!d->latency_run) d->latency_run = 8;
@@ -3853,10 +3956,10 @@ static int ol__desc_resolve(ol_loop_desc *d) {
 }
 
 static int ol__lane_open(ol_loop *loop, ol_backend *b) {
-    ol__lane *lane = &loop->lane[loop->lanes];
+    ol__lane *lane = &loop->lane[loop->lanes]; /* there is room: the desc was checked */
     if (!b || b->version != OL_BACKEND_VERSION || !b->name || !b->name[0] || strlen(b->name) > 15 || !b->open || !b->submit ||
         !b->poll || !b->look || !b->close || strcmp(b->name, "software") == 0 || strcmp(b->name, "-") == 0 ||
-        ol__lane_named(loop, b->name) != OL__LANES || loop->lanes == OL__LANES)
+        ol__lane_named(loop, b->name) != OL__LANES)
         return ol__fail(OL__E_BACKEND_DESC);
     lane->backend = b;
     const int r = b->open(b->self, &loop->notify, &lane->channel);
@@ -3897,6 +4000,7 @@ static int ol__loop_init(ol_loop *loop) {
     loop->exec = ol_exec_create();
     if (!loop->part || !loop->event || !loop->exec) return ol__fail(OL__E_NO_MEMORY);
     int r = ol__lanes_open(loop);
+    if (!loop->desc.policy) loop->desc.policy = ol__lane_named(loop, "threads") == OL__LANES ? "" : "pool";
     if (!r) r = ol_policy_parse(loop->desc.policy, &policy, NULL, 0);
     if (!r) r = ol_loop_set_policy(loop, &policy);
     ol__refresh(loop);

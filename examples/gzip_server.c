@@ -720,14 +720,13 @@ static void read_request(ol_co *co) {
         make_room(c->req);
         OL_AWAIT(c->n, ol_read(co, c->fd, c->req->in + c->req->have, sizeof c->req->in - c->req->have));
         if (c->n == -ETIMEDOUT && c->req->have) {
-            ol_cancel_clear(co);
             c->req->status = 408;
             break;
         }
         if (c->n <= 0) OL_RETURN(c->n ? c->n : -ECONNRESET);
         c->req->have += (size_t)c->n;
     }
-    (void)ol_deadline(co, 0);
+    (void)ol_deadline(co, OL_NEVER);
     if (c->req->status == 200) c->req->status = parse_head(c->req);
     if (c->req->status != 200) c->req->keep_alive = 0; /* where the next request begins can't be known */
     OL_END(co);
@@ -826,7 +825,7 @@ static void send_stream(ol_co *co) {
         write_deadline(c); /* for each chunk: a client that takes nothing is let go */
         OL_AWAIT(c->n, ol_writev(co, c->fd, t->iov, t->niov));
         if (c->n < 0) OL_RETURN(c->n);
-        (void)ol_deadline(co, 0);
+        (void)ol_deadline(co, OL_NEVER);
         r->sent += r->want;
     }
     if (r->head_only) {

@@ -93,7 +93,7 @@ run_one() { # kind, program, name of its logs; the output goes to the log
     criterion) timeout -k 5 $limit "${fixed[@]}" "$2" ;;
     plain) timeout -k 5 $limit "${fixed[@]}" "$2" ;;
     valgrind)
-        timeout -k 5 $limit valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,possible \
+        OL_TEST_SLOW=1 timeout -k 5 $limit valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,possible \
             --errors-for-leak-kinds=definite,possible --child-silent-after-fork=no --log-file="$stem.vg.%p" "$2"
         ;;
     script) timeout -k 5 $limit bash "$2" ;;

@@ -178,8 +178,8 @@ Test(faults, codec_contexts_that_cannot_be_allocated_are_ENOMEM_and_can_be_tried
 }
 
 static int done_calls;
-static void on_done(ol_op *op) {
-    (void)op;
+static void on_done(ol_loop *loop, ol_op *op) {
+    (void)loop, (void)op;
     done_calls++;
 }
 

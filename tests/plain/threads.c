@@ -28,6 +28,7 @@ static int start_thread(pthread_t *t, void *(*fn)(void *), void *arg) {
 #define OL_SYS_MUTEX_LOCK(m) pthread_mutex_lock(m)
 #define OL_SYS_MUTEX_UNLOCK(m) pthread_mutex_unlock(m)
 #define OL_SYS_CPUS() 2
+#define OL_SYS_NAP() usleep(20)
 #define OL_SYS_SCHED_IDLE() ((void)0)
 static int futex_wakes;
 #define OFFLOAD_IMPLEMENTATION
@@ -163,7 +164,10 @@ static int64_t must_not_run(void *arg) {
 }
 static int dones;
 static int64_t done_result[2000];
-static void on_done(ol_op *op) { done_result[dones++] = op->result; }
+static void on_done(ol_loop *loop, ol_op *op) {
+    (void)loop;
+    done_result[dones++] = op->result;
+}
 
 static void cancel_stops_what_waits_and_not_what_runs(void) {
     ol_backend *pool = make_pool(1, 64, -1);

@@ -1,0 +1,317 @@
+#!/bin/sh
+# Serves a real directory in three ways, loads each the same way, and says what the small requests felt.
+# Everything it writes is below build/demo. It needs no privileges and stops what it starts.
+
+usage() {
+    cat <<'END'
+usage: sh tools/demo.sh [options]        (make demo sets up and builds first, then runs it)
+Compares three servers: whole files compressed on the event loop, chunks compressed on it, and compression offloaded.
+  --seconds N   length of one measurement [3]
+  --rounds N    measurements of each server, in turn; medians count [3]
+  --rate N      requests per second [found out: the naive server's core is to be about half busy]
+  --keep        keep the output of each measurement, in build/demo/raw
+END
+}
+
+set -u
+cd "$(dirname "$0")/.." || exit 2
+out=build/demo
+www=$out/www
+raw=$out/raw
+server=build/examples/gzip_server
+load=build/bench/load
+seconds=3
+rounds=3
+rate=
+keep=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --seconds | --rounds | --rate)
+        case ${2-} in '' | *[!0-9]* | 0*) echo "demo: $1 takes a whole number above 0" >&2; exit 2 ;; esac
+        case $1 in --seconds) seconds=$2 ;; --rounds) rounds=$2 ;; --rate) rate=$2 ;; esac
+        shift 2 ;;
+    --keep) keep=1; shift ;;
+    --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+    esac
+done
+
+began=$(date +%s)
+say() { printf '%s\n' "$*"; }
+step() { printf '[%3d s] %s\n' $(($(date +%s) - began)) "$*"; }
+fail() { printf 'demo: %s\n' "$*" >&2; exit 2; }
+
+for program in $server $load; do
+    [ -x $program ] || fail "$program is missing: run \`make build\` first"
+done
+
+# ---- what runs, and its end ------------------------------------------------------------------------------------------
+
+pids= # started here and still running
+server_pid=
+
+stop() { # PID: ends it, and waits, so that the next one finds its core free
+    kill "$1" 2>/dev/null
+    wait "$1" 2>/dev/null
+    pids=$(for p in $pids; do [ "$p" = "$1" ] || printf '%s ' "$p"; done)
+}
+stop_all() {
+    trap - EXIT INT TERM
+    for p in $pids; do stop "$p"; done
+    [ -n "$keep" ] || rm -rf "$raw"
+}
+trap stop_all EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# The CPUs that we may use: the server gets the first, the client the second.
+cpus=$(taskset -pc $$ 2>/dev/null | sed 's/.*: //' | tr ',' '\n' |
+    awk -F- '{ for (i = $1; i <= ($2 == "" ? $1 : $2); i++) print i }')
+[ -n "$cpus" ] || cpus=0
+server_cpu=$(say "$cpus" | sed -n 1p)
+client_cpu=$(say "$cpus" | sed -n 2p)
+both=$server_cpu,${client_cpu:-$server_cpu}
+client_cpu=${client_cpu:-$server_cpu}
+on() { # CPUS COMMAND...
+    list=$1
+    shift
+    if command -v taskset >/dev/null; then exec taskset -c "$list" "$@"; else exec "$@"; fi
+}
+
+start_server() { # CPUS OPTIONS...
+    : >$raw/server.out
+    on "$@" >$raw/server.out 2>$raw/server.err &
+    server_pid=$!
+    pids="$pids $server_pid"
+    tries=0
+    port=
+    while [ -z "$port" ]; do
+        port=$(sed -n 's/^listening on .*:\([0-9]*\)$/\1/p' $raw/server.out)
+        tries=$((tries + 1))
+        if [ -z "$port" ]; then
+            kill -0 $server_pid 2>/dev/null && [ $tries -lt 200 ] || {
+                cat $raw/server.err >&2
+                fail "the server did not start"
+            }
+            sleep 0.05
+        fi
+    done
+}
+options_of() { case $1 in whole) say --inline=whole ;; chunks) say --inline=chunks ;; *) say "" ;; esac; }
+
+wrong=
+run_load() { # NAME OPTIONS...: one measurement of the server that runs
+    name=$1
+    shift
+    (on "$client_cpu" $load --port "$port" --root $www --pid "$server_pid" --quiet --tsv "$raw/$name.tsv" \
+        --curve "$raw/$name.curve" "$@") >"$raw/$name.txt" 2>"$raw/$name.err"
+    status=$?
+    case $status in
+    0) ;;
+    1 | 3) sed -n 's/^\(first wrong\|failed\)/demo: &/p' "$raw/$name.txt" >&2 ;;
+    *)
+        cat "$raw/$name.err" >&2
+        fail "the load generator could not do its work (status $status)" ;;
+    esac
+    [ $status -eq 0 ] || wrong=$status
+}
+
+# value NAME METRIC; median METRIC SETTING VARIANT: over the rounds
+value() { awk -F'\t' -v m="$2" '$1 == m { print $2 }' "$raw/$1.tsv"; }
+median() {
+    cat "$raw/$2.$3".*.tsv | awk -F'\t' -v m="$1" '$1 == m { print $2 }' | sort -g |
+        awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+total() { cat "$raw/$2.$3".*.tsv | awk -F'\t' -v m="$1" '$1 == m { s += $2 } END { printf "%d", s }'; }
+
+# ---- documents -------------------------------------------------------------------------------------------------------
+
+# Text that every system has, and our own; in the order of names, so that the same system gives the same files.
+documents() {
+    {
+        find README.md offload.h examples bench tests -type f -size +0
+        find /usr/share/common-licenses /usr/share/doc /usr/include -type f -size +0 \
+            \( -name '*.html' -o -name '*.txt' -o -name '*.md' -o -name '*.h' -o -name copyright -o -path '*licenses/*' \)
+    } 2>/dev/null | LC_ALL=C sort | tr '\n' '\0' | xargs -0 cat 2>/dev/null | head -c 33554432 >$out/corpus
+    [ "$(wc -c <$out/corpus)" -ge 100000 ] || fail "found too little text on this system for documents"
+    while [ "$(wc -c <$out/corpus)" -lt 16777216 ]; do # a bare system: read it again
+        cat $out/corpus $out/corpus >$out/corpus2 && mv $out/corpus2 $out/corpus
+    done
+}
+
+# GROUP COUNT FROM TO: files of that many bytes, evenly on a logarithmic scale, each cut from another place
+cut_files() {
+    mkdir -p "$www/$1"
+    awk -v n="$2" -v from="$3" -v to="$4" -v all="$(wc -c <$out/corpus)" 'BEGIN {
+        for (i = 0; i < n; i++) {
+            size = int(from * exp(log(to / from) * i / (n - 1)) + 0.5)
+            printf "%d %d\n", size, (i * 7919 + 1) * 104729 % (all - size)
+        }
+    }' | while read -r size place; do
+        tail -c +$((place + 1)) $out/corpus | head -c "$size" >"$www/$1/$size.txt"
+    done
+}
+
+rm -rf "$www" "$raw"
+mkdir -p "$www" "$raw" || fail "can't write below build/"
+step "making documents of 100 bytes to 10 MB in $www, from text on this system"
+documents
+cut_files small 48 100 4096
+cut_files medium 24 5000 800000
+cut_files big 10 1000000 10000000
+rm -f $out/corpus
+[ "$(ls $www/small $www/medium $www/big | grep -c txt)" -eq 82 ] || fail "could not write the documents: is the disk full?"
+
+# ---- measurements ----------------------------------------------------------------------------------------------------
+
+if [ "$server_cpu" = "$client_cpu" ]; then
+    say "This machine has one CPU: server and client share it, and their figures include each other's work."
+    spin=
+else
+    # The client has its core to itself: it never sleeps, so that it is never late, and checks the bodies afterwards. On
+    # the server's core nothing else runs; spinners of the lowest class there, to keep it from dozing, made p50 lower and
+    # p99 two times higher (the kernel lets one of several such threads run on until its next tick).
+    spin=--spin
+fi
+mix="--mix small=small:97 --mix medium=medium:2 --mix big=big:1"
+
+if [ -z "$rate" ]; then
+    step "finding a rate that keeps the naive server's core about half busy"
+    start_server "$server_cpu" $server --port 0 --loops 1 --inline=whole $www
+    run_load calibrate $mix --rate 1000 --time 2 --warmup 0.2 $spin
+    stop "$server_pid"
+    rate=$(value calibrate server.busy | awk '{ r = $1 > 0 ? 1000 * 50 / $1 : 1000; r = int(r / 100) * 100
+        print (r < 200 ? 200 : (r > 20000 ? 20000 : r)) }')
+fi
+load_options="$mix --rate $rate --time $seconds --warmup 0.3"
+
+series() { # SETTING CPUS LOOPS ROUNDS TEXT LOAD-OPTIONS...
+    setting=$1 where=$2 loops=$3 times=$4 text=$5
+    shift 5
+    round=1
+    while [ $round -le "$times" ]; do
+        for variant in whole chunks offload; do
+            step "$text, round $round of $times: $variant"
+            start_server "$where" $server --port 0 --loops "$loops" $(options_of $variant) $www
+            run_load "$setting.$variant.$round" "$@"
+            stop "$server_pid"
+        done
+        round=$((round + 1))
+    done
+}
+
+series pinned "$server_cpu" 1 "$rounds" "server on one core" $load_options $spin
+series both "$both" 2 "$rounds" "server on both cores" $load_options
+series cold "$server_cpu" 1 1 "cold page cache" $mix --rate $((rate / 4 + 1)) --time "$seconds" --warmup 0.3 --cold
+
+# The load generator against another one, on the same server: both as fast as they are answered.
+wrk_rate=
+if command -v wrk >/dev/null; then
+    step "cross-check of the load generator with wrk"
+    file=$(ls $www/small | sort -n | sed -n 24p)
+    start_server "$server_cpu" $server --port 0 --loops 1 $www
+    (on "$client_cpu" wrk -t1 -c16 -d2s -H 'Accept-Encoding: gzip' "http://127.0.0.1:$port/small/$file") >$raw/wrk.txt 2>&1
+    wrk_rate=$(awk '/^Requests\/sec:/ { printf "%d", $2 }' $raw/wrk.txt)
+    run_load closed --mix "file=small/$file" --rate 0 --connections 16 --time 2 --warmup 0.2
+    stop "$server_pid"
+fi
+
+# ---- what came out ---------------------------------------------------------------------------------------------------
+
+name_of() {
+    case $1 in
+    whole) say "naive: whole file on the loop" ;;
+    chunks) say "careful: chunks on the loop" ;;
+    *) say "offloaded" ;;
+    esac
+}
+grouped() { say "$1" | awk '{ s = ""; n = $1; while (length(n) > 3) { s = "," substr(n, length(n) - 2) s
+    n = substr(n, 1, length(n) - 3) } print n s }'; }
+
+table() { # SETTING
+    printf '  %-30s %8s %8s %8s %10s %10s %7s %9s %6s\n' '' p50 p99 p99.9 all compressed server bodies ''
+    printf '  %-30s %8s %8s %8s %10s %10s %7s %9s %6s\n' variant us us us requests/s MB/s busy checked wrong
+    for variant in whole chunks offload; do
+        printf '  %-30s %8.0f %8.0f %8.0f %10.0f %10.0f %6.0f%% %9s %6s\n' "$(name_of $variant)" \
+            "$(median small.p50 "$1" $variant)" "$(median small.p99 "$1" $variant)" \
+            "$(median small.p99.9 "$1" $variant)" "$(median all.rate "$1" $variant)" \
+            "$(median all.documents "$1" $variant)" "$(median server.busy "$1" $variant)" \
+            "$(grouped "$(total bodies.checked "$1" $variant)")" "$(total bodies.wrong "$1" $variant)"
+    done
+}
+ratio() { # SETTING VARIANT: its p99 over the offloaded server's
+    say "$(median small.p99 "$1" "$2") $(median small.p99 "$1" offload)" | awk '{ r = $2 > 0 ? $1 / $2 : 0
+        printf (r >= 10 ? "%.0f" : "%.1f"), r }'
+}
+milliseconds() { median "$@" | awk '{ printf ($1 >= 10000 ? "%.0f ms" : $1 >= 1000 ? "%.1f ms" : "%.2f ms"), $1 / 1000 }'; }
+worst() { # METRIC SETTING: the greatest of the variants' medians
+    for variant in whole chunks offload; do median "$1" "$2" $variant; done | sort -g | tail -n 1
+}
+any_failed() { # requests that failed, all measurements
+    cat $raw/*.tsv | awk -F'\t' '$1 == "failed" { s += $2 } END { printf "%d", s }'
+}
+
+write_results() {
+    printf '# medians over rounds; SETTING.VARIANT.METRIC, value, unit; %s requests/s, %s CPU(s)\n' "$rate" "$(say "$cpus" | wc -l)"
+    for setting in pinned both cold; do
+        for variant in whole chunks offload; do
+            for metric in $(cut -f1 "$raw/$setting.$variant.1.tsv"); do
+                printf '%s.%s.%s\t%s\t%s\n' $setting $variant "$metric" "$(median "$metric" $setting $variant)" \
+                    "$(awk -F'\t' -v m="$metric" '$1 == m { print $3 }' "$raw/$setting.$variant.1.tsv")"
+            done
+        done
+        for variant in whole chunks; do
+            printf '%s.%s.small.p99.ratio\t%s\tx\n' $setting $variant "$(ratio $setting $variant)"
+        done
+    done
+    printf 'rate\t%s\t1/s\n' "$rate"
+    [ -z "$wrk_rate" ] || printf 'closed.wrk\t%s\t1/s\nclosed.load\t%s\t1/s\n' "$wrk_rate" "$(value closed all.rate)"
+}
+
+plot() { # SETTING: medians over the rounds, a point for each share
+    for variant in whole chunks offload; do
+        cat "$raw/$1.$variant".*.curve | awk -F'\t' '$1 == "small" { print $2 "\t" $3 }' | LC_ALL=C sort -k1,1g -k2,2g |
+            awk -F'\t' 'function put() { if (n) print share "\t" v[int((n + 1) / 2)] } $1 != share { put(); n = 0; share = $1 }
+                { v[++n] = $2 } END { put() }' | sort -gr >"$raw/plot.$variant"
+    done
+    gnuplot -e "dir='$raw'; out='$out/latency.png'; rate='$rate'" tools/latency.gp 2>$raw/gnuplot.err
+}
+
+write_results >$out/results.tsv
+say ""
+say "The load: $(grouped "$rate") requests/s at random times, 97% for files of 100 B to 4 KB (\"small\"), 2% of 5 KB to 800 KB,"
+say "1% of 1 MB to 10 MB, all as gzip by the same code, level and chunk size. Latencies of the small ones, from the moment"
+say "at which each was to be sent; medians of $rounds rounds of $seconds s; every body is decompressed and compared with its file."
+say ""
+say "Server with all its threads on one core, client on the other (client late by p99 $(worst client.lag.p99 pinned) us):"
+table pinned
+say ""
+say "Server on both cores with a loop for each, one of them shared with the client (client late by p99 $(worst client.lag.p99 both) us):"
+table both
+say ""
+say "Cold page cache: files dropped before and after each answer, server on one core, $(grouped $((rate / 4 + 1))) requests/s, one round:"
+table cold
+grep -h 'dropped' $raw/cold.offload.1.txt | sed 's/^cold: /  /'
+say ""
+others=$(worst others.busy pinned)
+if [ "${others%.*}" -ge 10 ]; then
+    say "NOTE: other programs used ${others%.*}% of a core meanwhile. The figures are worse than they would be on a quiet machine."
+    say ""
+fi
+say "One small request in 100 waits $(milliseconds small.p99 pinned whole) or longer behind whole files, $(milliseconds small.p99 pinned chunks) behind chunks, and $(milliseconds small.p99 pinned offload) where"
+say "compression is offloaded: the naive server's p99 is $(ratio pinned whole) times the offloaded one's, the careful one's $(ratio pinned chunks) times."
+[ -z "$wrk_rate" ] || say "Cross-check, one small file over 16 connections: wrk $(grouped "$wrk_rate") requests/s, our load generator $(value closed all.rate | awk '{ printf "%d", $1 }')."
+say ""
+if ! command -v gnuplot >/dev/null; then
+    say "No plot: gnuplot is missing (Debian: apt-get install gnuplot-nox)."
+elif plot pinned; then
+    say "Plot:     $out/latency.png"
+else
+    say "No plot: gnuplot said: $(tail -n 1 $raw/gnuplot.err)"
+fi
+say "Figures:  $out/results.tsv"
+say "By hand:  $server --port 8080 $www      then: curl --compressed http://127.0.0.1:8080/small/100.txt"
+say "Done in $(($(date +%s) - began)) s."
+
+if [ "$wrong" = 1 ]; then fail "a body was wrong: see the messages above"; fi
+if [ -n "$wrong" ]; then fail "$(any_failed) requests failed: see the messages above"; fi
