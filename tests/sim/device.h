@@ -8,14 +8,14 @@
 #ifndef SIM_DEVICE_H
 #define SIM_DEVICE_H
 
-#define DEV_SLOTS 64
+#define DEV_SLOTS 128
 #define DEV_CHANNELS 4
 
 enum { DEV_NEXT_NULL, DEV_NEXT_UNKNOWN, DEV_NEXT_KNOWN }; /* the vtable's next_ns */
 enum { DEV_FREE, DEV_AT_WORK, DEV_STOPPED, DEV_DONE };    /* a slot */
 
 typedef struct dev_params { /* probabilities in 1/1000 */
-    uint32_t depth;         /* of one class */
+    uint32_t depth;         /* of one class and sort */
     uint32_t flags;         /* OL_CHANNEL_... */
     int next;               /* DEV_NEXT_... */
     int64_t base, jitter;   /* latency: base + 0..jitter ns */
@@ -130,7 +130,7 @@ K_FN void dev_take(dev_channel *c, ol_op *op) {
 K_FN int dev_submit(void *channel, ol_op *const *ops, int n) {
     dev_channel *c = (dev_channel *)channel;
     dev *d = c->dev;
-    const int room = (int)(2 * d->p.depth) - c->held;
+    const int room = (int)(4 * d->p.depth) - c->held; /* depth for each class, and apart for calls and files */
     int i, take = n < room ? n : room;
     if (n < 1) k_fail("device", "submit of %d operations", n);
     if (!c->open) k_fail("device", "submit on a closed channel");
@@ -225,7 +225,7 @@ K_FN void dev_close(void *channel) {
 K_FN void dev_init(dev *d, const char *name, const dev_params *p) {
     memset(d, 0, sizeof *d);
     d->p = *p;
-    if (d->p.depth > DEV_SLOTS / 2) d->p.depth = DEV_SLOTS / 2;
+    if (d->p.depth > DEV_SLOTS / 4) d->p.depth = DEV_SLOTS / 4;
     d->exec = ol_exec_create();
     if (!d->exec) k_fail("test", "no memory for the device's codec context");
     d->backend.version = OL_BACKEND_VERSION;

@@ -105,6 +105,7 @@ struct k_end {
     int err;        /* pending error */
     int connecting; /* the first connect was made and its success is not reported */
     int port;       /* connecting to */
+    uint64_t serial;
     int nmessages;  /* >= 0: keeps the bounds of messages (SOCK_SEQPACKET): these wait in rx */
     uint32_t message[K_BACKLOG];
     int blamed;                           /* a fault of the kernel's, not of the library's, ended the connection */
@@ -168,6 +169,7 @@ typedef struct k_kernel {
     k_inode inode[K_INODES];
     int ninodes;
     k_end *ends; /* newest */
+    uint64_t serial;
 
     k_event *heap;
     int nheap, heap_cap;
@@ -705,6 +707,7 @@ K_FN k_end *k_end_new(uint32_t cap) {
     k_end *e = (k_end *)calloc(1, sizeof *e);
     k_queue_init(&e->rx, cap);
     e->nmessages = -1;
+    e->serial = ++sim.serial;
     e->older = sim.ends;
     if (e->older) e->older->newer = e;
     sim.ends = e;
@@ -1129,15 +1132,17 @@ K_FN int k_accept(int fd) {
     return s->fd;
 }
 
-/* The answer to a connect of fd, if it is still the same attempt. */
-K_FN void k_connected(void *arg, uint64_t fd) {
-    k_end *e = (k_end *)arg;
-    k_file *f = sim.file[fd];
+/* The answer to a connect, if it is still the same attempt: the number, even the address, may be another one's by now. */
+K_FN void k_connected(void *arg, uint64_t serial_and_fd) {
+    const uint64_t fd = serial_and_fd % K_FDS;
+    const k_file *f = sim.file[fd];
+    k_end *e = f ? f->end : NULL;
     int r;
-    if (!f || f->end != e || e->state != K_CONNECTING) return;
+    (void)arg;
+    if (!e || e->serial != serial_and_fd / K_FDS || e->state != K_CONNECTING) return;
     r = k_arrive(e->port, e, e->rx.cap);
     if (r > 0) { /* a full backlog drops it; the client tries again */
-        k_at(1000000, k_connected, e, fd);
+        k_at(1000000, k_connected, NULL, serial_and_fd);
         return;
     }
     k_trace("connected", (int64_t)fd, r);
@@ -1167,7 +1172,7 @@ K_FN int k_connect(int fd, const struct sockaddr *addr) {
         e->connecting = 1;
         e->port = k_port(addr);
         sim.stats.connects++;
-        k_at(k_range(1000, 200000), k_connected, e, (uint64_t)fd);
+        k_at(k_range(1000, 200000), k_connected, NULL, e->serial * K_FDS + (uint64_t)fd);
         return errno = EINPROGRESS, -1;
     }
     if (e->state == K_CONNECTING) return errno = EALREADY, -1;
