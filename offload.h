@@ -40,8 +40,7 @@
      and under OFFLOAD_IMPLEMENTATION
        >>sys        the seam: every contact with the outside, replaceable by macros
        >>memory >>list >>ring >>clock >>timers >>coroutine >>epoll >>partition >>gate
-       >>io:impl >>files >>codec >>execute >>policy:impl >>op:impl >>backend:software >>backend:threads
-       >>loop:impl >>entry
+       >>io:impl >>backend:isal >>files >>backend:software >>policy:impl >>op:impl >>backend:threads >>loop:impl >>entry
 
    ---------------------------------------------------------------------------------------------------------------
    >>manual
@@ -367,20 +366,21 @@ OL_API void ol_cancel(ol_co *co);
    deadline stays; set one for the clean-up. */
 OL_API void ol_cancel_clear(ol_co *co);
 
-/* Changes the class of a coroutine, for instance of a connection that turns from a request to a long body. Counts from its
-   next wake-up on. 0, or -EINVAL. */
+/* Changes the class of a coroutine, for instance of a connection that turns from a request to a long body. Counts
+   from its next wake-up on. 0, or -EINVAL. */
 OL_API int ol_set_class(ol_co *co, int cls);
 
 /* 1 if a cancel request stands. */
 OL_API int ol_canceled(const ol_co *co);
 
-/* Sets the coroutine's one deadline, `ns` nanoseconds from now; OL_NEVER: none; 0 or less: it has passed. When it passes,
-   the await under way and each later one end with -ETIMEDOUT until it is set again. -ENOMEM if the timer heap can't
-   grow. */
+/* Sets the coroutine's one deadline, `ns` nanoseconds from now; OL_NEVER: none; 0 or less: it has passed. When it
+   passes, the await under way and each later one end with -ETIMEDOUT until it is set again. -ENOMEM if the timer heap
+   can't grow. */
 #define OL_NEVER INT64_MAX
 OL_API int ol_deadline(ol_co *co, int64_t ns);
 
-/* Awaits the current time plus `ns`; result 0. Never less; how much more depends on the kernel's timers and the load. */
+/* Awaits the current time plus `ns`; result 0. Never less; how much more depends on the kernel's timers and the load.
+   */
 OL_API int ol_sleep(ol_co *co, int64_t ns) OL__MUST_USE;
 
 /* True once when the await's result has arrived. */
@@ -454,8 +454,9 @@ typedef struct ol_loop_stats {
    -ENOMEM, -EMFILE and other errors of the system. */
 OL_API int ol_loop_create(ol_loop **loop, const ol_loop_desc *desc);
 
-/* Frees a loop. Operations in flight are cancelled and waited for; fds that are still attached are closed.
-   -EBUSY while coroutines are alive (ol_loop_drain ends them) or when called from inside the loop. */
+/* Frees a loop. Operations in flight are cancelled and waited for, however long that takes, because their buffers are
+   in use; fds that are still attached are closed. -EBUSY while coroutines are alive (ol_loop_drain ends them) or when
+   called from inside the loop. */
 OL_API int ol_loop_destroy(ol_loop *loop);
 
 /* Runs until ol_loop_stop, or until no coroutine, timer or operation is left. 0, -EBUSY if it runs already, or an error
@@ -529,9 +530,9 @@ OL_API int ol_fd_raw(const ol_loop *loop, ol_fd handle);
    close(2) follows the last of those operations. 0 or -EBADF. */
 OL_API int ol_close(ol_loop *loop, ol_fd handle);
 
-/* The awaits below: result >= 0, or -EBADF (closed, stale), -EXDEV (fd of another partition), -EBUSY (someone waits for
-   this direction already), -ECANCELED, -ETIMEDOUT, or the error of the system call. Arguments are evaluated again on each
-   wake-up (rule 2). TCP_NODELAY and the like are yours to set. */
+/* The awaits below: result >= 0, or -EBADF (closed, stale), -EXDEV (fd of another partition), -EBUSY (someone waits
+   for this direction already), -ECANCELED, -ETIMEDOUT, or the error of the system call. Arguments are evaluated again
+   on each wake-up (rule 2). TCP_NODELAY and the like are yours to set. */
 
 /* Reads 1 to len bytes; 0 is the end of the stream. */
 OL_API int ol_read(ol_co *co, ol_fd fd, void *buf, size_t len) OL__MUST_USE;
@@ -547,8 +548,9 @@ OL_API int ol_write(ol_co *co, ol_fd fd, const void *buf, size_t len) OL__MUST_U
    bytes written. At most IOV_MAX entries. */
 OL_API int ol_writev(ol_co *co, ol_fd fd, struct iovec *iov, int n) OL__MUST_USE;
 
-/* Accepts a connection: the result, which you take as int64_t and cast if it is >= 0, is its ol_fd, non-blocking, attached, a partition of its own. When no fd is free
-   (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM) the error comes after a pause of 10 ms, so that a loop around it can't spin. */
+/* Accepts a connection: the result, which you take as int64_t and cast if it is >= 0, is its ol_fd, non-blocking,
+   attached, a partition of its own. When no fd is free (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM) the error comes after a
+   pause of 10 ms, so that a loop around it can't spin. */
 OL_API int ol_accept(ol_co *co, ol_fd listener) OL__MUST_USE;
 
 /* Connects; result 0. */
@@ -618,7 +620,8 @@ typedef struct ol_stream {
     uint8_t reserved[9];
 } ol_stream;
 
-/* An operation. ol_prep_* fills it; members of the first group may then be changed before it is submitted. 128 bytes. */
+/* An operation. ol_prep_* fills it; members of the first group may then be changed before it is submitted. 128 bytes.
+   */
 struct ol_op {
     const void *src; /* input */
     void *dst;       /* output */
@@ -677,8 +680,8 @@ OL_API uint64_t ol_deflate_bound(uint64_t len);
 
 /* Fill an operation; they return op, so that they can stand inside ol_run. Nothing runs yet. */
 
-/* Compresses src into dst as one complete stream (set u.codec.stream for a chunk). Result: bytes written. -ENOSPC if cap
-   is too small. */
+/* Compresses src into dst as one complete stream (set u.codec.stream for a chunk). Result: bytes written. -ENOSPC if
+   cap is too small. */
 OL_API ol_op *ol_prep_deflate(ol_op *op, int format, void *dst, uint64_t cap, const void *src, uint64_t len);
 
 /* One chunk of a stream. `dict`: up to 32,768 bytes that came immediately before src, NULL for none (a worse ratio).
@@ -812,8 +815,8 @@ struct ol_backend {
     int (*look)(void *channel);
     /* Time in ns, on the loop's clock, at which poll is next worth calling; -1 unknown. NULL: unknown. */
     int64_t (*next_ns)(void *channel, int64_t now);
-    /* Asks to stop op; may come several times, and when op is complete but not yet polled. 0: stopped, poll will hand it
-       back with -ECANCELED. -EBUSY: too late, it will complete. NULL: always too late. */
+    /* Asks to stop op; may come several times, and when op is complete but not yet polled. 0: stopped, poll will hand
+       it back with -ECANCELED. -EBUSY: too late, it will complete. NULL: always too late. */
     int (*cancel)(void *channel, ol_op *op);
     /* Closes the channel; nothing is in flight. When it returns, no thread may touch `notify` any more. */
     void (*close)(void *channel);
@@ -1107,7 +1110,7 @@ static void ol__sys_nap(void) {
     X(OL__E_FILE_BENEATH, ENOTSUP, "OL_BENEATH needs openat2 (Linux 5.6)")                                             \
     X(OL__E_DESC, EINVAL, "the desc was not zeroed, or a member is out of its range: see its comments in offload.h")   \
     X(OL__E_BACKEND_DESC, EINVAL, "a backend is NULL, lacks a function, has another version, or a bad or double name") \
-    X(OL__E_ATTACHED, EEXIST, "the fd is attached to this loop already, or ol_close has not finished with it")                                               \
+    X(OL__E_ATTACHED, EEXIST, "the fd is attached to this loop already, or ol_close has not finished with it")         \
     X(OL__E_FD_NUMBER, EBADF, "the fd number is negative")                                                             \
     X(OL__E_NOT_POLLABLE, EPERM, "the fd can't be polled (a regular file?): use ol_pread")                             \
     X(OL__E_SPAWN, EINVAL, "co and fn must not be NULL, class 0, OL_LATENCY or OL_BATCH")                              \
@@ -1382,7 +1385,7 @@ typedef struct ol__timer_entry {
     uintptr_t target;  /* ol_co, ol_op | 1, ol_timer | 2 */
 } ol__timer_entry;
 
-typedef struct ol__line { /* by class and sort, so that neither batch nor blocking calls hold up what is not their like */
+typedef struct ol__line { /* one for each class and sort: neither batch nor blocking calls hold up the others */
     ol__queue staged;     /* to be submitted in a burst */
     ol__queue parked;     /* waiting for room */
     uint32_t in_flight;   /* staged and in the backend */
@@ -1608,8 +1611,8 @@ static void ol__co_error(ol_co *co, unsigned situation, int64_t result) {
 static int ol__spend(ol_loop *loop, uint32_t cost);
 static void ol__wake(ol_co *co, uint32_t flag);
 
-/* The result is there; the coroutine goes on, or, if it has used up its budget, when its turn comes again. Failures cost,
-   too: a coroutine that tries again and again must not stop the loop. */
+/* The result is there; the coroutine goes on, or, if it has used up its budget, when its turn comes again. Failures
+   cost, too: a coroutine that tries again and again must not stop the loop. */
 static int ol__give(ol_co *co, uint32_t cost) {
     if (ol__spend(co->loop, cost)) return OL__DONE;
     ol__wake(co, OL__CO_DONE);
@@ -1639,8 +1642,9 @@ static void ol__trap_return(void) {
     ol__panic("offload: a coroutine returned without OL_END or OL_RETURN");
 }
 
-/* Runs a coroutine until it suspends or ends. Its innermost frame is called directly; when that ends, its caller, and so
-   on: the depth costs nothing on a resume. After the root's end its memory may be gone: only loop->current is looked at. */
+/* Runs a coroutine until it suspends or ends. Its innermost frame is called directly; when that ends, its caller, and
+   so on: the depth costs nothing on a resume. After the root's end its memory may be gone: only loop->current is
+   looked at. */
 static int ol__resume(ol_loop *loop, ol_co *co) { /* 1: it yielded */
     int yielded = 0;
     loop->current = co;
@@ -1749,7 +1753,8 @@ OL_API void ol_cancel(ol_co *co) {
 OL_API void ol_cancel_clear(ol_co *co) { co->frame.bits &= ~(uint32_t)OL__CO_CANCELED; }
 OL_API int ol_deadline(ol_co *co, int64_t ns) {
     co->frame.bits &= ~(uint32_t)OL__CO_EXPIRED;
-    if (ns > 0) return ol__co_times(co, ol__co_wake(co), ns == OL_NEVER ? OL_NEVER : ol__after(ol__refresh(co->loop), ns));
+    if (ns == OL_NEVER) return ol__co_times(co, ol__co_wake(co), OL_NEVER);
+    if (ns > 0) return ol__co_times(co, ol__co_wake(co), ol__after(ol__refresh(co->loop), ns));
     co->frame.bits |= OL__CO_EXPIRED;
     (void)ol__co_times(co, ol__co_wake(co), OL_NEVER);
     ol__interrupt(co, OL__OP_EXPIRED);
@@ -1806,8 +1811,8 @@ static ol__slot *ol__slot_of(const ol_loop *loop, ol_fd handle) {
     return slot->gen == (uint32_t)(handle >> 32) && (slot->flags & OL__OPEN) ? slot : NULL;
 }
 
-/* A kernel event: readiness is added to the fd's state, and whoever waits for it becomes ready. No application code runs
-   here, so no fd of the same burst can be closed or reused before its event is seen. */
+/* A kernel event: readiness is added to the fd's state, and whoever waits for it becomes ready. No application code
+   runs here, so no fd of the same burst can be closed or reused before its event is seen. */
 static void ol__event(ol_loop *loop, const struct epoll_event *event) {
     if (event->data.u64 == OL__WAKE_EVENT) { /* edge-triggered and never read: each write is an edge of its own */
         loop->stats.wakes++;
@@ -1851,8 +1856,8 @@ static uint32_t ol__part_new(ol_loop *loop) { /* 0: no memory */
     return i;
 }
 
-/* Starts the next root if the partition is free, through the ready queue; gives the partition back if nothing is left of
-   it. Partition 0 belongs to no root: operations submitted from outside of coroutines are listed there. */
+/* Starts the next root if the partition is free, through the ready queue; gives the partition back if nothing is left
+   of it. Partition 0 belongs to no root: operations submitted from outside of coroutines are listed there. */
 static void ol__part_release(ol_loop *loop, uint32_t index) {
     ol__part *part = &loop->part[index];
     if (index == 0 || part->holder || part->ops) return;
@@ -1942,12 +1947,14 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
     memset(&event, 0, sizeof event);
     event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
     event.data.u64 = ol__handle(open ? ol__next_gen(slot->gen) : slot->gen, fd);
-    /* EEXIST: it is attached; or the number was closed while a duplicate of it lived, and the registration is still there */
+    /* EEXIST: it is attached; or the number was closed while a duplicate of it lived, and the registration is still
+       there */
     if (OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_ADD, fd, &event) < 0 &&
         (open || errno != EEXIST || OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_MOD, fd, &event) < 0)) {
         const int number = errno;
         if (!index) ol__part_release(loop, mine);
-        return number == EPERM ? ol__fail(OL__E_NOT_POLLABLE) : number == EEXIST ? ol__fail(OL__E_ATTACHED) : ol__fail_errno(number);
+        if (number == EPERM) return ol__fail(OL__E_NOT_POLLABLE);
+        return number == EEXIST ? ol__fail(OL__E_ATTACHED) : ol__fail_errno(number);
     }
     if (open) { /* closed behind our back, and the number given out again: the old handle ends here */
         const uint32_t old = slot->part;
@@ -1967,8 +1974,8 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
     return 0;
 }
 
-/* Only TCP promises that a short read has drained the socket. A read of a Unix stream also ends where the credentials or
-   fds of a message begin, one of SCTP at the end of a message. */
+/* Only TCP promises that a short read has drained the socket. A read of a Unix stream also ends where the credentials
+   or fds of a message begin, one of SCTP at the end of a message. */
 static uint32_t ol__socket_flags(int fd) {
     int protocol = 0;
     if (OL_SYS_GETSOCKOPT(fd, SO_PROTOCOL, &protocol) < 0) return 0;
@@ -2057,8 +2064,8 @@ OL_API int ol_close(ol_loop *loop, ol_fd handle) {
 
 enum { OL__GO = 2 };
 
-/* The common beginning of I/O awaits: OL__GO with *slot, or what the await returns. *resumed: this is an evaluation after
-   a wake-up, and co->result holds what the first left there. */
+/* The common beginning of I/O awaits: OL__GO with *slot, or what the await returns. *resumed: this is an evaluation
+   after a wake-up, and co->result holds what the first left there. */
 static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resumed) {
     *resumed = (co->frame.bits & OL__CO_RETRY) != 0;
     if (!ol__await_enter(co)) return ol__give(co, 1);
@@ -2101,7 +2108,8 @@ static int ol__read_some(ol_co *co, ol_fd fd, const struct iovec *iov, int n, si
     (void)resumed;
     if (!len) return ol__co_situation(co, OL__E_READ_ZERO);
     while (slot->bits & OL__READ) {
-        const ssize_t k = n == 1 ? OL_SYS_READ((int)(uint32_t)fd, iov->iov_base, len) : OL_SYS_READV((int)(uint32_t)fd, iov, n);
+        const int raw = (int)(uint32_t)fd;
+        const ssize_t k = n == 1 ? OL_SYS_READ(raw, iov->iov_base, len) : OL_SYS_READV(raw, iov, n);
         if (k >= 0) {
             if (k > 0 && (size_t)k < len) ol__short_read(slot);
             return ol__done(co, k);
@@ -2213,7 +2221,8 @@ OL_API int ol_accept(ol_co *co, ol_fd fd) {
         if (conn >= 0) {
             ol_fd handle;
             /* a new connection can be written to; whether it can be read the kernel tells */
-            const int r = ol__attach(loop, conn, 0, slot->cls, slot->flags & (OL__SOCKET | OL__TCP), OL__WRITE, &handle);
+            const uint32_t flags = slot->flags & (OL__SOCKET | OL__TCP);
+            const int r = ol__attach(loop, conn, 0, slot->cls, flags, OL__WRITE, &handle);
             if (r == 0) return ol__done(co, (int64_t)handle);
             OL_SYS_CLOSE(conn);
             number = -r;
@@ -2270,7 +2279,7 @@ OL_API int ol_again(ol_loop *loop, ol_fd fd, int write) {
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
-/* >>codec: deflate, inflate, checksums. Runs on any thread; touches only the operation and its context             */
+/* >>backend:isal: deflate, inflate, checksums. Runs on any thread; touches only the operation and its context      */
 
 struct ol_exec {
 #if defined(OFFLOAD_ISAL)
@@ -2480,8 +2489,8 @@ static int64_t ol__get_header(struct inflate_state *z, ol_op *op) {
     return r == ISAL_DECOMP_OK ? (int64_t)(z->next_in - (const uint8_t *)op->src) : ol__op_fail(op, OL__E_CORRUPT);
 }
 
-/* Inflates the raw deflate data from `in` on; *used is advanced past it. Bytes written, or a negative errno. When dst is
-   full before the end, one byte of scratch finds out whether anything would have followed. */
+/* Inflates the raw deflate data from `in` on; *used is advanced past it. Bytes written, or a negative errno. When dst
+   is full before the end, one byte of scratch finds out whether anything would have followed. */
 static int64_t ol__inflate_raw(struct inflate_state *z, ol_op *op, uint64_t *used, int final) {
     const uint8_t *in = (const uint8_t *)op->src + *used;
     uint64_t left = op->len - *used, room = op->cap;
@@ -2511,8 +2520,8 @@ static int64_t ol__inflate_raw(struct inflate_state *z, ol_op *op, uint64_t *use
     const uint64_t back = (uint64_t)(z->read_in_length > 0 ? z->read_in_length / 8 : 0);
     const int ended = z->block_state == ISAL_BLOCK_FINISH;
     /* between two blocks, at a byte boundary, with all input taken; HDR: it looked for a header and found no byte */
-    const int between = (z->block_state == ISAL_BLOCK_NEW_HDR || (z->block_state == ISAL_BLOCK_HDR && !z->tmp_in_size)) &&
-                        z->read_in_length == 0 && !z->avail_in && !left;
+    const int header = z->block_state == ISAL_BLOCK_NEW_HDR || (z->block_state == ISAL_BLOCK_HDR && !z->tmp_in_size);
+    const int between = header && z->read_in_length == 0 && !z->avail_in && !left;
     if (final ? !ended : !between) return ol__op_fail(op, OL__E_CORRUPT);
     *used += (uint64_t)(z->next_in - in) - back;
     return (int64_t)(op->cap - room - (spilled ? 0 : z->avail_out));
@@ -2532,7 +2541,8 @@ static int64_t ol__inflate(ol_exec *x, ol_op *op) {
         isal_inflate_init(x->inflate);
     }
     x->inflate->crc_flag = ISAL_DEFLATE;
-    if (op->dict_len && isal_inflate_set_dict(x->inflate, (uint8_t *)(uintptr_t)op->u.codec.dict, op->dict_len) != COMP_OK)
+    uint8_t *dict = (uint8_t *)(uintptr_t)op->u.codec.dict;
+    if (op->dict_len && isal_inflate_set_dict(x->inflate, dict, op->dict_len) != COMP_OK)
         return ol__op_fail(op, OL__E_CORRUPT);
     const int64_t n = ol__inflate_raw(x->inflate, op, &used, final);
     if (n < 0) return n;
@@ -2608,8 +2618,10 @@ static int ol__file_try_open(ol_op *op) {
     struct stat st;
     const int fd = ol__file_open(op, flags | O_NONBLOCK, 1);
     if (fd < 0) {
-        if (errno == EAGAIN || errno == ENOSYS || errno == EINVAL || errno == EINTR || errno == EPERM || errno == ENXIO) return 0;
-        op->result = ol__file_error(op, errno);
+        const int number = errno;
+        if (number == EAGAIN || number == ENOSYS || number == EINVAL || number == EINTR || number == EPERM || number == ENXIO)
+            return 0;
+        op->result = ol__file_error(op, number);
         return 1;
     }
     if (!(flags & O_NONBLOCK) &&
@@ -2662,7 +2674,7 @@ static int ol__file_try(ol_op *op) {
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
-/* >>execute: any operation, on any thread                                                                          */
+/* >>backend:software: any operation, on the thread that asks                                                       */
 
 enum { OL__OP_MAGIC = 0x0f1d };
 enum { /* op.state_ */
@@ -2803,7 +2815,8 @@ static const char ol__policy_thesis[] = "deflate  latency  0-256     software  -
                                         "call     any      0-        async     threads  wait\n"
                                         "file     any      0-        async     threads  wait\n";
 
-static int ol__word(const char **p, char *word, size_t room) { /* the next word of the line; its length, or -1 if too long */
+/* The next word of the line; its length, or -1 if it is too long. */
+static int ol__word(const char **p, char *word, size_t room) {
     size_t n = 0;
     while (**p == ' ' || **p == '\t' || **p == '\r') ++*p;
     for (; **p && !strchr(" \t\r\n#", **p); ++*p) {
@@ -2942,7 +2955,8 @@ OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy) {
         const uint32_t to = r->mode == OL_SOFTWARE ? 0 : ol__lane_named(loop, r->backend);
         if (to == OL__LANES) {
             static __thread char text[128];
-            snprintf(text, sizeof text, "the policy names the backend '%s', which this loop doesn't have: add it to the desc", r->backend);
+            snprintf(text, sizeof text, "the policy names the backend '%s', which this loop doesn't have: add it to the desc",
+                     r->backend);
             ol__last_error = text;
             return -EINVAL;
         }
@@ -2959,8 +2973,8 @@ OL_API void ol_loop_get_policy(const ol_loop *loop, ol_policy *policy) { *policy
 static int ol__policy_find(const ol_loop *loop, uint32_t kind, uint32_t cls, uint64_t bytes) {
     for (uint32_t i = 0; i < loop->policy.n; i++) {
         const ol_rule *r = &loop->policy.rule[i];
-        if ((!r->kind || r->kind == kind) && (!r->cls || r->cls == cls) && bytes >= r->min && (!r->max || bytes <= r->max))
-            return (int)i;
+        const int fits = bytes >= r->min && (!r->max || bytes <= r->max);
+        if (fits && (!r->kind || r->kind == kind) && (!r->cls || r->cls == cls)) return (int)i;
     }
     return -1;
 }
@@ -3096,8 +3110,8 @@ static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
     }
     if (full && (action == OL_FULL_FAIL || line->parked_n >= loop->desc.park_max))
         return (int)(op->result = ol__op_fail(op, OL__E_FULL));
-    if (op->timeout_us && ol__heap_add(loop, (uintptr_t)op | 1, ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000),
-                                       OL_NEVER) < 0)
+    const int64_t due = op->timeout_us ? ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000) : OL_NEVER;
+    if (op->timeout_us && ol__heap_add(loop, (uintptr_t)op | 1, due, OL_NEVER) < 0)
         return (int)(op->result = ol__op_fail(op, OL__E_NO_MEMORY));
     ol__op_list(loop, op);
     if (full) {
@@ -3177,8 +3191,8 @@ static void ol__reap(ol_loop *loop) {
     for (uint32_t i = 1; i < loop->lanes; i++) ol__reap_lane(loop, &loop->lane[i]);
 }
 
-/* Spins for one operation; completions of others are filed with their owners. 1: it is complete. 0: the bound has passed,
-   and the wait becomes a suspension. */
+/* Spins for one operation; completions of others are filed with their owners. 1: it is complete. 0: the bound has
+   passed, and the wait becomes a suspension. */
 static int ol__sync_wait(ol_loop *loop, ol_op *op, int64_t begin) {
     ol__lane *lane = &loop->lane[op->where];
     loop->sync_op = op;
@@ -3389,8 +3403,8 @@ static void ol__pool_wake(ol__pool *pool, int calls) {
     (void)ol__semaphore_wake(&pool->sleep[0]);
 }
 
-/* Worker: runs one operation and returns it to its loop. From the moment it is on the stack the loop may finish with the
-   channel and close it; `busy` keeps it until the notification is out. */
+/* Worker: runs one operation and returns it to its loop. From the moment it is on the stack the loop may finish with
+   the channel and close it; `busy` keeps it until the notification is out. */
 static void ol__worker_run(ol__worker *w, ol__pool_channel *c, ol_op *op) {
     if (!w->exec) w->exec = ol_exec_create();
     op->result = ol__execute(w->exec, op);
@@ -3532,7 +3546,8 @@ static int ol__channel_poll(void *channel, ol_op **ops, int max) {
     int n = 0;
     while (n < max) {
         if (!c->got) { /* turn the stack over: oldest first */
-            ol_op *op = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED) ? OL_SYS_XCHG(&c->done, (ol_op *)NULL, OL_SYS_ACQ_REL) : NULL;
+            ol_op *op = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
+            if (op) op = OL_SYS_XCHG(&c->done, (ol_op *)NULL, OL_SYS_ACQ_REL);
             for (ol_op *next; op; op = next) {
                 next = op->next_;
                 op->next_ = c->got;
@@ -3635,7 +3650,7 @@ OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc) 
     pool->desc = d;
     memcpy(&pool->lock, &unlocked, sizeof unlocked);
     pool->backend.version = OL_BACKEND_VERSION;
-    pool->backend.kinds = 1u << OL_OP_CALL | 1u << OL_OP_CRC32 | 1u << OL_OP_DEFLATE | 1u << OL_OP_INFLATE | 1u << OL_OP_FILE;
+    pool->backend.kinds = (1u << OL__KINDS) - 2; /* all */
     pool->backend.name = "threads";
     pool->backend.self = pool;
     pool->backend.open = ol__pool_open;
@@ -3699,7 +3714,8 @@ static void ol__shared_put(void) {
 #define OL__LIST_END ((void *)1) /* a posted node's `next` is never NULL */
 
 /* Two posters may race for one node: who turns NULL into LIST_END queues it. The other one touches the word by an
-   exchange of the same value, so that what it wrote before is seen by the function, which takes it by an exchange too. */
+   exchange of the same value, so that what it wrote before is seen by the function, which takes it by an exchange
+   too. */
 OL_API int ol_post(ol_loop *loop, ol_post_node *node) {
     for (;;) {
         void *next = NULL;
@@ -3940,8 +3956,8 @@ OL_API int ol_loop_destroy(ol_loop *loop) {
 }
 
 static int ol__desc_resolve(ol_loop_desc *d) {
-    if (d->canary_ || d->nbackends > OL__LANES - 2 || (d->nbackends && !d->backends) || d->no_pool > 1 || d->events > 4096 ||
-        d->turn > 1 << 20 || d->latency_run > 1 << 20 || d->budget > 1 << 20 || d->dequeue_batch > 1 << 20 ||
+    if (d->canary_ || d->nbackends > OL__LANES - 2 || (d->nbackends && !d->backends) || d->no_pool > 1 ||
+        d->events > 4096 || d->turn > 1 << 20 || d->latency_run > 1 << 20 || d->budget > 1 << 20 || d->dequeue_batch > 1 << 20 ||
         d->park_max > 1 << 30 || d->spin_ns < 0 || d->sync_ns < 0 || d->poll_ns < 0)
         return ol__fail(OL__E_DESC);
     if (!d->events) d->events = 256;
@@ -3957,8 +3973,8 @@ static int ol__desc_resolve(ol_loop_desc *d) {
 
 static int ol__lane_open(ol_loop *loop, ol_backend *b) {
     ol__lane *lane = &loop->lane[loop->lanes]; /* there is room: the desc was checked */
-    if (!b || b->version != OL_BACKEND_VERSION || !b->name || !b->name[0] || strlen(b->name) > 15 || !b->open || !b->submit ||
-        !b->poll || !b->look || !b->close || strcmp(b->name, "software") == 0 || strcmp(b->name, "-") == 0 ||
+    if (!b || b->version != OL_BACKEND_VERSION || !b->name || !b->name[0] || strlen(b->name) > 15 || !b->open ||
+        !b->submit || !b->poll || !b->look || !b->close || strcmp(b->name, "software") == 0 || strcmp(b->name, "-") == 0 ||
         ol__lane_named(loop, b->name) != OL__LANES)
         return ol__fail(OL__E_BACKEND_DESC);
     lane->backend = b;
@@ -3985,7 +4001,8 @@ static int ol__loop_init(ol_loop *loop) {
     static OL_SYS_ATOMIC(uint32_t) loops;
     struct epoll_event event;
     ol_policy policy;
-    loop->gen_seed = (OL_SYS_ADD(&loops, 1u, OL_SYS_RELAXED) * 0x9e3779b1u >> 1 & 0x3fffffff) | 1; /* tells loops' handles apart */
+    /* handles of one loop are rarely those of another, so that a mistake shows */
+    loop->gen_seed = (OL_SYS_ADD(&loops, 1u, OL_SYS_RELAXED) * 0x9e3779b1u >> 1 & 0x3fffffff) | 1;
     loop->notify.eventfd = -1;
     loop->used_parts = 1;
     loop->posts = OL__LIST_END;

@@ -136,7 +136,7 @@ static const char *const fail_name[FAILS] = {"",           "no connection", "tim
 
 static struct {
     const char *host, *root, *tsv, *curve, *name;
-    int port, poisson, gzip, crc_only, cold, spin, quiet, connections, pid[8], npid;
+    int port, poisson, gzip, crc_only, cold, defer, spin, quiet, connections, pid[8], npid;
     double rate, time, warmup, timeout, memory;
     uint64_t seed;
 } opt;
@@ -317,9 +317,9 @@ static uint32_t evict_all(void) {
 static struct seg *seg_free[2];     /* small, big */
 static uint64_t memory, memory_max; /* of responses that are not checked yet */
 
-/* A loop that spins leaves no time to the worker on its core: the check waits for the end, or for three quarters of the
-   memory to be used. */
-static int spinning(void) { return opt.spin && start && !ended && memory < memory_max - memory_max / 4; }
+/* A check during the run takes the core that it shares with the loop, for a moment now and then; and a loop that spins
+   leaves no time for it at all. With --defer it waits for the end, or for three quarters of the memory to be used. */
+static int deferred(void) { return opt.defer && start && !ended && memory < memory_max - memory_max / 4; }
 
 static struct seg *seg_get(int big) {
     const uint32_t size = big ? BIG_SEG : SMALL_SEG;
@@ -480,7 +480,7 @@ static void checked(ol_loop *on, ol_op *op) {
    hold that coroutine's connection. */
 static void check_tick(ol_loop *l, ol_timer *t) {
     uint64_t bytes = 0;
-    if (!checking && check_head && !spinning()) {
+    if (!checking && check_head && !deferred()) {
         struct seg *r = check_head, *last = r;
         for (; r && bytes < CHECK_BYTES; r = r->response) {
             bytes += r->total;
@@ -1009,6 +1009,7 @@ enum {
     O_CHECK,
     O_COLD,
     O_MEMORY,
+    O_DEFER,
     O_SPIN,
     O_SEED,
     O_PID,
@@ -1019,14 +1020,31 @@ enum {
     O_HELP
 };
 static const struct option long_options[] = {
-    {"port", 1, NULL, O_PORT},       {"host", 1, NULL, O_HOST},     {"root", 1, NULL, O_ROOT},
-    {"mix", 1, NULL, O_MIX},         {"rate", 1, NULL, O_RATE},     {"arrivals", 1, NULL, O_ARRIVALS},
-    {"time", 1, NULL, O_TIME},       {"warmup", 1, NULL, O_WARMUP}, {"connections", 1, NULL, O_CONNECTIONS},
-    {"timeout", 1, NULL, O_TIMEOUT}, {"gzip", 0, NULL, O_GZIP},     {"identity", 0, NULL, O_IDENTITY},
-    {"check", 1, NULL, O_CHECK},     {"cold", 0, NULL, O_COLD},     {"memory", 1, NULL, O_MEMORY},
-    {"spin", 0, NULL, O_SPIN},       {"seed", 1, NULL, O_SEED},     {"pid", 1, NULL, O_PID},
-    {"tsv", 1, NULL, O_TSV},         {"name", 1, NULL, O_NAME},     {"curve", 1, NULL, O_CURVE},
-    {"quiet", 0, NULL, O_QUIET},     {"help", 0, NULL, O_HELP},     {NULL, 0, NULL, 0},
+    {"port", 1, NULL, O_PORT},
+    {"host", 1, NULL, O_HOST},
+    {"root", 1, NULL, O_ROOT},
+    {"mix", 1, NULL, O_MIX},
+    {"rate", 1, NULL, O_RATE},
+    {"arrivals", 1, NULL, O_ARRIVALS},
+    {"time", 1, NULL, O_TIME},
+    {"warmup", 1, NULL, O_WARMUP},
+    {"connections", 1, NULL, O_CONNECTIONS},
+    {"timeout", 1, NULL, O_TIMEOUT},
+    {"gzip", 0, NULL, O_GZIP},
+    {"identity", 0, NULL, O_IDENTITY},
+    {"check", 1, NULL, O_CHECK},
+    {"cold", 0, NULL, O_COLD},
+    {"memory", 1, NULL, O_MEMORY},
+    {"defer", 0, NULL, O_DEFER},
+    {"spin", 0, NULL, O_SPIN},
+    {"seed", 1, NULL, O_SEED},
+    {"pid", 1, NULL, O_PID},
+    {"tsv", 1, NULL, O_TSV},
+    {"name", 1, NULL, O_NAME},
+    {"curve", 1, NULL, O_CURVE},
+    {"quiet", 0, NULL, O_QUIET},
+    {"help", 0, NULL, O_HELP},
+    {NULL, 0, NULL, 0},
 };
 
 static void set_option(int o, const char *option, const char *value) {
@@ -1045,7 +1063,8 @@ static void set_option(int o, const char *option, const char *value) {
     case O_CHECK: opt.crc_only = one_of(option, value, "crc", "bytes"); break;
     case O_COLD: opt.cold = 1; break;
     case O_MEMORY: opt.memory = number(option, value, 1, 1e6); break;
-    case O_SPIN: opt.spin = 1; break;
+    case O_DEFER: opt.defer = 1; break;
+    case O_SPIN: opt.spin = opt.defer = 1; break;
     case O_SEED: opt.seed = (uint64_t)number(option, value, 0, 9e15); break;
     case O_PID: set_pids(option, value); break;
     case O_TSV: opt.tsv = value; break;
@@ -1147,7 +1166,7 @@ int main(int argc, char **argv) {
         if (ol_spawn(loop, &conns[i].co, open_conn, 0, OL_LATENCY) != 0) die("can't start a connection", ol_error());
     }
     int error;
-    while ((error = ol_loop_step(loop, spinning() ? 0 : -1)) > 0) {
+    while ((error = ol_loop_step(loop, opt.spin && deferred() ? 0 : -1)) > 0) {
     }
     if (open_error) {
         fprintf(stderr, "load: can't connect to %s:%d: %s%s\n", opt.host, opt.port, strerror(open_error),

@@ -6,7 +6,7 @@ usage() {
     cat <<'END'
 usage: sh tools/demo.sh [options]        (make demo sets up and builds first, then runs it)
 Compares three servers: whole files compressed on the event loop, chunks compressed on it, and compression offloaded.
-  --seconds N   length of one measurement [3]
+  --seconds N   length of one measurement; those of the second and third part take 1 s less [3]
   --rounds N    measurements of each server, in turn; medians count [3]
   --rate N      requests per second [found out: the naive server's core is to be about half busy]
   --keep        keep the output of each measurement, in build/demo/raw
@@ -118,7 +118,7 @@ run_load() { # NAME OPTIONS...: one measurement of the server that runs
 
 # value NAME METRIC; median METRIC SETTING VARIANT: over the rounds
 value() { awk -F'\t' -v m="$2" '$1 == m { print $2 }' "$raw/$1.tsv"; }
-median() {
+median() { # METRIC SETTING VARIANT
     cat "$raw/$2.$3".*.tsv | awk -F'\t' -v m="$1" '$1 == m { print $2 }' | sort -g |
         awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
@@ -160,30 +160,31 @@ cut_files small 48 100 4096
 cut_files medium 24 5000 800000
 cut_files big 10 1000000 10000000
 rm -f $out/corpus
-[ "$(ls $www/small $www/medium $www/big | grep -c txt)" -eq 82 ] || fail "could not write the documents: is the disk full?"
+[ "$(find $www -name '*.txt' | wc -l)" -eq 82 ] || fail "could not write the documents: is the disk full?"
 
 # ---- measurements ----------------------------------------------------------------------------------------------------
 
+# The client has a core to itself where it can: it never sleeps, so that it is hardly ever late, and checks the bodies
+# afterwards. On the server's core nothing else runs. (Spinners of the lowest class there, to keep it from dozing, made p50
+# a bit better and p99 two times worse: after a switch to one of several such threads the kernel may let it run on until
+# its next tick.)
+alone=--spin
 if [ "$server_cpu" = "$client_cpu" ]; then
     say "This machine has one CPU: server and client share it, and their figures include each other's work."
-    spin=
-else
-    # The client has its core to itself: it never sleeps, so that it is never late, and checks the bodies afterwards. On
-    # the server's core nothing else runs; spinners of the lowest class there, to keep it from dozing, made p50 lower and
-    # p99 two times higher (the kernel lets one of several such threads run on until its next tick).
-    spin=--spin
+    alone=--defer
 fi
 mix="--mix small=small:97 --mix medium=medium:2 --mix big=big:1"
 
 if [ -z "$rate" ]; then
     step "finding a rate that keeps the naive server's core about half busy"
     start_server "$server_cpu" $server --port 0 --loops 1 --inline=whole $www
-    run_load calibrate $mix --rate 1000 --time 2 --warmup 0.2 $spin
+    run_load calibrate $mix --rate 1000 --time 2 --warmup 0.2 $alone
     stop "$server_pid"
     rate=$(value calibrate server.busy | awk '{ r = $1 > 0 ? 1000 * 50 / $1 : 1000; r = int(r / 100) * 100
         print (r < 200 ? 200 : (r > 20000 ? 20000 : r)) }')
 fi
-load_options="$mix --rate $rate --time $seconds --warmup 0.3"
+short=$((seconds > 1 ? seconds - 1 : 1))
+slow=$((rate / 4 + 1))
 
 series() { # SETTING CPUS LOOPS ROUNDS TEXT LOAD-OPTIONS...
     setting=$1 where=$2 loops=$3 times=$4 text=$5
@@ -200,9 +201,9 @@ series() { # SETTING CPUS LOOPS ROUNDS TEXT LOAD-OPTIONS...
     done
 }
 
-series pinned "$server_cpu" 1 "$rounds" "server on one core" $load_options $spin
-series both "$both" 2 "$rounds" "server on both cores" $load_options
-series cold "$server_cpu" 1 1 "cold page cache" $mix --rate $((rate / 4 + 1)) --time "$seconds" --warmup 0.3 --cold
+series pinned "$server_cpu" 1 "$rounds" "server on one core" $mix --rate "$rate" --time "$seconds" --warmup 0.3 $alone
+series both "$both" 2 "$rounds" "server on both cores" $mix --rate "$rate" --time $short --warmup 0.3 --defer
+series cold "$server_cpu" 1 1 "cold page cache" $mix --rate $slow --time $short --warmup 0.3 --cold
 
 # The load generator against another one, on the same server: both as fast as they are answered.
 wrk_rate=
@@ -210,7 +211,8 @@ if command -v wrk >/dev/null; then
     step "cross-check of the load generator with wrk"
     file=$(ls $www/small | sort -n | sed -n 24p)
     start_server "$server_cpu" $server --port 0 --loops 1 $www
-    (on "$client_cpu" wrk -t1 -c16 -d2s -H 'Accept-Encoding: gzip' "http://127.0.0.1:$port/small/$file") >$raw/wrk.txt 2>&1
+    (on "$client_cpu" wrk -t1 -c16 -d2s -H 'Accept-Encoding: gzip' "http://127.0.0.1:$port/small/$file") \
+        >$raw/wrk.txt 2>&1
     wrk_rate=$(awk '/^Requests\/sec:/ { printf "%d", $2 }' $raw/wrk.txt)
     run_load closed --mix "file=small/$file" --rate 0 --connections 16 --time 2 --warmup 0.2
     stop "$server_pid"
@@ -229,10 +231,10 @@ grouped() { say "$1" | awk '{ s = ""; n = $1; while (length(n) > 3) { s = "," su
     n = substr(n, 1, length(n) - 3) } print n s }'; }
 
 table() { # SETTING
-    printf '  %-30s %8s %8s %8s %10s %10s %7s %9s %6s\n' '' p50 p99 p99.9 all compressed server bodies ''
-    printf '  %-30s %8s %8s %8s %10s %10s %7s %9s %6s\n' variant us us us requests/s MB/s busy checked wrong
+    printf '  %-29s %25s %9s %9s %7s %15s\n' '' '-- small requests, us --' 'all' 'documents' 'server' '---- bodies ----'
+    printf '  %-29s %8s %8s %8s %9s %9s %7s %8s %6s\n' '' p50 p99 p99.9 'per s' MB/s busy checked wrong
     for variant in whole chunks offload; do
-        printf '  %-30s %8.0f %8.0f %8.0f %10.0f %10.0f %6.0f%% %9s %6s\n' "$(name_of $variant)" \
+        printf '  %-29s %8.0f %8.0f %8.0f %9.0f %9.0f %6.0f%% %8s %6s\n' "$(name_of $variant)" \
             "$(median small.p50 "$1" $variant)" "$(median small.p99 "$1" $variant)" \
             "$(median small.p99.9 "$1" $variant)" "$(median all.rate "$1" $variant)" \
             "$(median all.documents "$1" $variant)" "$(median server.busy "$1" $variant)" \
@@ -243,16 +245,21 @@ ratio() { # SETTING VARIANT: its p99 over the offloaded server's
     say "$(median small.p99 "$1" "$2") $(median small.p99 "$1" offload)" | awk '{ r = $2 > 0 ? $1 / $2 : 0
         printf (r >= 10 ? "%.0f" : "%.1f"), r }'
 }
-milliseconds() { median "$@" | awk '{ printf ($1 >= 10000 ? "%.0f ms" : $1 >= 1000 ? "%.1f ms" : "%.2f ms"), $1 / 1000 }'; }
+milliseconds() { # METRIC SETTING VARIANT
+    median "$@" | awk '{ printf ($1 >= 10000 ? "%.0f ms" : $1 >= 1000 ? "%.1f ms" : "%.2f ms"), $1 / 1000 }'
+}
 worst() { # METRIC SETTING: the greatest of the variants' medians
-    for variant in whole chunks offload; do median "$1" "$2" $variant; done | sort -g | tail -n 1
+    for variant in whole chunks offload; do
+        median "$1" "$2" $variant
+    done | sort -g | awk '{ v = $1 } END { printf "%.0f", v }'
 }
 any_failed() { # requests that failed, all measurements
     cat $raw/*.tsv | awk -F'\t' '$1 == "failed" { s += $2 } END { printf "%d", s }'
 }
 
 write_results() {
-    printf '# medians over rounds; SETTING.VARIANT.METRIC, value, unit; %s requests/s, %s CPU(s)\n' "$rate" "$(say "$cpus" | wc -l)"
+    printf '# SETTING.VARIANT.METRIC, value, unit; medians of %s rounds (cold: 1); %s CPU(s)\n' "$rounds" \
+        "$(say "$cpus" | wc -l)"
     for setting in pinned both cold; do
         for variant in whole chunks offload; do
             for metric in $(cut -f1 "$raw/$setting.$variant.1.tsv"); do
@@ -271,37 +278,52 @@ write_results() {
 plot() { # SETTING: medians over the rounds, a point for each share
     for variant in whole chunks offload; do
         cat "$raw/$1.$variant".*.curve | awk -F'\t' '$1 == "small" { print $2 "\t" $3 }' | LC_ALL=C sort -k1,1g -k2,2g |
-            awk -F'\t' 'function put() { if (n) print share "\t" v[int((n + 1) / 2)] } $1 != share { put(); n = 0; share = $1 }
-                { v[++n] = $2 } END { put() }' | sort -gr >"$raw/plot.$variant"
+            awk -F'\t' 'function put() { if (n) print share "\t" v[int((n + 1) / 2)] }
+                $1 != share { put(); n = 0; share = $1 }
+                { v[++n] = $2 }
+                END { put() }' | sort -gr >"$raw/plot.$variant"
     done
     gnuplot -e "dir='$raw'; out='$out/latency.png'; rate='$rate'" tools/latency.gp 2>$raw/gnuplot.err
 }
 
 write_results >$out/results.tsv
-say ""
-say "The load: $(grouped "$rate") requests/s at random times, 97% for files of 100 B to 4 KB (\"small\"), 2% of 5 KB to 800 KB,"
-say "1% of 1 MB to 10 MB, all as gzip by the same code, level and chunk size. Latencies of the small ones, from the moment"
-say "at which each was to be sent; medians of $rounds rounds of $seconds s; every body is decompressed and compared with its file."
-say ""
-say "Server with all its threads on one core, client on the other (client late by p99 $(worst client.lag.p99 pinned) us):"
-table pinned
-say ""
-say "Server on both cores with a loop for each, one of them shared with the client (client late by p99 $(worst client.lag.p99 both) us):"
-table both
-say ""
-say "Cold page cache: files dropped before and after each answer, server on one core, $(grouped $((rate / 4 + 1))) requests/s, one round:"
-table cold
-grep -h 'dropped' $raw/cold.offload.1.txt | sed 's/^cold: /  /'
-say ""
+naive=$(milliseconds small.p99 pinned whole)
+careful=$(milliseconds small.p99 pinned chunks)
+offloaded=$(milliseconds small.p99 pinned offload)
+cat <<END
+
+The load: $(grouped "$rate") requests/s at random times: 97% for files of 100 B to 4 KB ("small"), 2% of 5 to 800 KB, 1% of
+1 to 10 MB; all as gzip, by the same code, level and chunk size. Latency counts from the moment at which a request was
+meant to be sent. Medians of $rounds rounds. Every body is decompressed and compared with its file.
+
+Server with all its threads on one core, client on the other:
+$(table pinned)
+
+Server on both cores, with a loop for each; the client shares one of them, and has to wait for it, too:
+$(table both)
+
+Cold page cache (files are dropped from it after each answer), server on one core, $(grouped $slow) requests/s, one round:
+$(table cold)
+  $(sed -n 's/^cold: //p' $raw/cold.offload.1.txt)
+
+What it says: with a core for the server, one small request in 100 takes
+    $naive or more where whole files are compressed on the loop,
+    $careful where chunks are, and
+    $offloaded where compression is offloaded.
+The naive server's p99 is $(ratio pinned whole) times the offloaded one's, the careful one's $(ratio pinned chunks) times.
+
+END
+late=$(median client.lag.p99 pinned offload | awk '{ printf "%.0f", $1 }')
 others=$(worst others.busy pinned)
-if [ "${others%.*}" -ge 10 ]; then
-    say "NOTE: other programs used ${others%.*}% of a core meanwhile. The figures are worse than they would be on a quiet machine."
-    say ""
+say "How sure: the client sent 99% of its requests at most $late us late; other programs used $others% of a core meanwhile."
+if [ "$others" -ge 10 ]; then
+    say "          That is a lot: on a quiet machine the figures are better, above all those of the offloaded server."
 fi
-say "One small request in 100 waits $(milliseconds small.p99 pinned whole) or longer behind whole files, $(milliseconds small.p99 pinned chunks) behind chunks, and $(milliseconds small.p99 pinned offload) where"
-say "compression is offloaded: the naive server's p99 is $(ratio pinned whole) times the offloaded one's, the careful one's $(ratio pinned chunks) times."
-[ -z "$wrk_rate" ] || say "Cross-check, one small file over 16 connections: wrk $(grouped "$wrk_rate") requests/s, our load generator $(value closed all.rate | awk '{ printf "%d", $1 }')."
-say ""
+if [ -n "$wrk_rate" ]; then
+    own_rate=$(grouped "$(value closed all.rate | awk '{ printf "%d", $1 }')")
+    say "          One small file, 16 connections, as fast as it is answered: wrk $(grouped "$wrk_rate") requests/s," \
+        "our client $own_rate."
+fi
 if ! command -v gnuplot >/dev/null; then
     say "No plot: gnuplot is missing (Debian: apt-get install gnuplot-nox)."
 elif plot pinned; then

@@ -112,7 +112,10 @@ typedef struct actor {
 
 static void act(ol_co *co);
 static int64_t now(void) { return sim.now; }
-static void never_done(ol_loop *loop, ol_op *op) { (void)loop; k_fail("contract", "done was called with %lld", (long long)op->result); }
+static void never_done(ol_loop *loop, ol_op *op) {
+    (void)loop;
+    k_fail("contract", "done was called with %lld", (long long)op->result);
+}
 
 static int64_t act_plain(ol_co *co, actor *a) { /* steps that are no awaits */
     switch (STEP.what) {
@@ -2324,6 +2327,33 @@ static void io_accept_backs_off_when_no_fd_is_free(void) {
     close_loop();
 }
 
+static void io_accept_whose_pause_finds_no_memory_leaves_no_waiter_behind(void) {
+    actor a;
+    ol_loop_desc desc;
+    ol_fd lfd;
+    k_end *c;
+    memset(&desc, 0, sizeof desc);
+    desc.budget = 1; /* so that the error itself is delivered at the next turn only */
+    open_loop(&desc, "any any 0- software - -", NULL);
+    listen_on(8080, &lfd);
+    memset(&a, 0, sizeof a);
+    step_add(&a, ACCEPT, &lfd, NULL, 0);
+    step_add(&a, ACCEPT, &lfd, NULL, 0);
+    sim.fd_limit = K_FIRST_FD + 3;
+    c = dial(8080);
+    turns(2);
+    play(&a, lfd, 0);
+    sim.fail_alloc = 1; /* the timer heap's */
+    turns(1);
+    EQUAL(sim.stats.enomem, 1);
+    run();
+    EQUAL(a.r[0], -ENOMEM);
+    EQUAL(a.r[1], -EMFILE);
+    EQUAL(ol_close(L, lfd), 0);
+    k_end_free(c);
+    close_loop();
+}
+
 static void io_close_during_the_back_off_ends_the_accept_at_once(void) {
     actor a;
     ol_fd lfd;
@@ -2785,6 +2815,7 @@ static const struct test {
     T(io_a_read_of_nothing_is_refused),
     T(io_accept_gives_attached_connections_of_their_own_partition),
     T(io_accept_backs_off_when_no_fd_is_free),
+    T(io_accept_whose_pause_finds_no_memory_leaves_no_waiter_behind),
     T(io_close_during_the_back_off_ends_the_accept_at_once),
     T(io_accept_skips_connections_that_were_aborted),
     T(io_accept_closes_what_it_cannot_attach),

@@ -106,7 +106,7 @@ struct k_end {
     int connecting; /* the first connect was made and its success is not reported */
     int port;       /* connecting to */
     uint64_t serial;
-    int nmessages;  /* >= 0: keeps the bounds of messages (SOCK_SEQPACKET): these wait in rx */
+    int nmessages; /* >= 0: keeps the bounds of messages (SOCK_SEQPACKET): these wait in rx */
     uint32_t message[K_BACKLOG];
     int blamed;                           /* a fault of the kernel's, not of the library's, ended the connection */
     void (*wake)(k_end *end, void *user); /* the script's, called on every change */
