@@ -2242,7 +2242,7 @@ OL_API int ol_accept(ol_co *co, ol_fd fd) {
     ol__log(loop, 1, ol__system_text(number));
     ol__co_error(co, OL__E_SYSTEM, -number);
     const int r = ol__wait_time(co, OL__ACCEPT_PAUSE_NS, fd, -number);
-    if (r == OL__PENDING) ol__slot_of(loop, fd)->wait[OL__IN] = co;
+    if (ol__waits(co) == OL__W_TIME) ol__slot_of(loop, fd)->wait[OL__IN] = co; /* else there was no memory for it */
     return r;
 }
 

@@ -113,7 +113,7 @@ run_load() { # NAME OPTIONS...: one measurement of the server that runs
         cat "$raw/$name.err" >&2
         fail "the load generator could not do its work (status $status)" ;;
     esac
-    [ $status -eq 0 ] || wrong=$status
+    if [ $status -eq 1 ] || [ -z "$wrong" ]; then wrong=${status#0}; fi
 }
 
 # value NAME METRIC; median METRIC SETTING VARIANT: over the rounds
@@ -169,9 +169,13 @@ rm -f $out/corpus
 # a bit better and p99 two times worse: after a switch to one of several such threads the kernel may let it run on until
 # its next tick.)
 alone=--spin
+settings="pinned both cold"
+first="Server with all its threads on one core, client on the other:"
 if [ "$server_cpu" = "$client_cpu" ]; then
     say "This machine has one CPU: server and client share it, and their figures include each other's work."
     alone=--defer
+    settings="pinned cold"
+    first="Server and client on the only core:"
 fi
 mix="--mix small=small:97 --mix medium=medium:2 --mix big=big:1"
 
@@ -202,7 +206,8 @@ series() { # SETTING CPUS LOOPS ROUNDS TEXT LOAD-OPTIONS...
 }
 
 series pinned "$server_cpu" 1 "$rounds" "server on one core" $mix --rate "$rate" --time "$seconds" --warmup 0.3 $alone
-series both "$both" 2 "$rounds" "server on both cores" $mix --rate "$rate" --time $short --warmup 0.3 --defer
+[ "$server_cpu" = "$client_cpu" ] ||
+    series both "$both" 2 "$rounds" "server on both cores" $mix --rate "$rate" --time $short --warmup 0.3 --defer
 series cold "$server_cpu" 1 1 "cold page cache" $mix --rate $slow --time $short --warmup 0.3 --cold
 
 # The load generator against another one, on the same server: both as fast as they are answered.
@@ -231,10 +236,10 @@ grouped() { say "$1" | awk '{ s = ""; n = $1; while (length(n) > 3) { s = "," su
     n = substr(n, 1, length(n) - 3) } print n s }'; }
 
 table() { # SETTING
-    printf '  %-29s %25s %9s %9s %7s %15s\n' '' '-- small requests, us --' 'all' 'documents' 'server' '---- bodies ----'
-    printf '  %-29s %8s %8s %8s %9s %9s %7s %8s %6s\n' '' p50 p99 p99.9 'per s' MB/s busy checked wrong
+    printf '  %-29s %26s %9s %10s %7s %15s\n' '' '-- small requests, us --' 'all' 'compressed' 'server' '---- bodies ----'
+    printf '  %-29s %8s %8s %8s %9s %10s %7s %8s %6s\n' '' p50 p99 p99.9 'per s' MB/s busy checked wrong
     for variant in whole chunks offload; do
-        printf '  %-29s %8.0f %8.0f %8.0f %9.0f %9.0f %6.0f%% %8s %6s\n' "$(name_of $variant)" \
+        printf '  %-29s %8.0f %8.0f %8.0f %9.0f %10.0f %6.0f%% %8s %6s\n' "$(name_of $variant)" \
             "$(median small.p50 "$1" $variant)" "$(median small.p99 "$1" $variant)" \
             "$(median small.p99.9 "$1" $variant)" "$(median all.rate "$1" $variant)" \
             "$(median all.documents "$1" $variant)" "$(median server.busy "$1" $variant)" \
@@ -260,7 +265,7 @@ any_failed() { # requests that failed, all measurements
 write_results() {
     printf '# SETTING.VARIANT.METRIC, value, unit; medians of %s rounds (cold: 1); %s CPU(s)\n' "$rounds" \
         "$(say "$cpus" | wc -l)"
-    for setting in pinned both cold; do
+    for setting in $settings; do
         for variant in whole chunks offload; do
             for metric in $(cut -f1 "$raw/$setting.$variant.1.tsv"); do
                 printf '%s.%s.%s\t%s\t%s\n' $setting $variant "$metric" "$(median "$metric" $setting $variant)" \
@@ -294,14 +299,20 @@ cat <<END
 
 The load: $(grouped "$rate") requests/s at random times: 97% for files of 100 B to 4 KB ("small"), 2% of 5 to 800 KB, 1% of
 1 to 10 MB; all as gzip, by the same code, level and chunk size. Latency counts from the moment at which a request was
-meant to be sent. Medians of $rounds rounds. Every body is decompressed and compared with its file.
+meant to be sent. Medians of $rounds round(s). Every body is decompressed and compared with its file.
 
-Server with all its threads on one core, client on the other:
+$first
 $(table pinned)
 
+END
+if [ "$settings" != "pinned cold" ]; then
+    cat <<END
 Server on both cores, with a loop for each; the client shares one of them, and has to wait for it, too:
 $(table both)
 
+END
+fi
+cat <<END
 Cold page cache (files are dropped from it after each answer), server on one core, $(grouped $slow) requests/s, one round:
 $(table cold)
   $(sed -n 's/^cold: //p' $raw/cold.offload.1.txt)
