@@ -1426,7 +1426,7 @@ struct ol_loop {
     ol__queue ready[3];
     uint32_t latency_streak;
     ol_co *current;   /* the running coroutine */
-    uint32_t current_part;
+    uint32_t done_part; /* that of the running done callback */
     ol_op *sync_op;   /* a synchronous waiter's operation */
     int inside, stop, draining;
     ol__lane lane[OL__LANES]; /* [0] is software */
@@ -1645,10 +1645,9 @@ static void ol__trap_return(void) {
 /* Runs a coroutine until it suspends or ends. Its innermost frame is called directly; when that ends, its caller, and
    so on: the depth costs nothing on a resume. After the root's end its memory may be gone: only loop->current is
    looked at. */
-static int ol__resume(ol_loop *loop, ol_co *co) { /* 1: it yielded */
+static inline __attribute__((always_inline)) int ol__resume(ol_loop *loop, ol_co *co) { /* 1: it yielded */
     int yielded = 0;
     loop->current = co;
-    loop->current_part = co->part;
     loop->budget = loop->desc.budget;
     for (;;) {
         ol_frame *const frame = co->top;
@@ -1662,7 +1661,6 @@ static int ol__resume(ol_loop *loop, ol_co *co) { /* 1: it yielded */
         break;
     }
     loop->current = NULL;
-    loop->current_part = 0;
     return yielded;
 }
 
@@ -1914,8 +1912,7 @@ OL_API void ol__root_end(ol_co *co) {
     OL__CHECK(loop->current == co && loop->part[index].holder == co, "a root ended that doesn't hold its partition");
     (void)ol__co_times(co, OL_NEVER, OL_NEVER);
     loop->part[index].holder = NULL;
-    loop->current = NULL;
-    loop->current_part = 0; /* what runs after the end belongs to no partition */
+    loop->current = NULL; /* what runs after the end belongs to no partition */
     loop->stats.roots--;
     ol__part_release(loop, index);
 }
@@ -3045,9 +3042,9 @@ static void ol__op_report(ol_loop *loop, ol_op *op) {
     const int hold = index && !loop->part[index].holder;
     if (hold) loop->part[index].holder = OL__CALLBACK;
     ol__op_unlist(loop, op);
-    loop->current_part = index;
+    loop->done_part = index;
     op->owner_.done(loop, op);
-    loop->current_part = 0;
+    loop->done_part = 0;
     if (hold) loop->part[index].holder = NULL;
     ol__part_release(loop, index);
 }
@@ -3248,8 +3245,9 @@ OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *, ol_op *))
     const enum ol__situation s = ol__op_check(op);
     if (!loop || !done) return ol__fail(OL__E_OP_FN);
     if (s != OL__E_NONE) return ol__fail(s);
-    const uint32_t inherited = loop->current ? ol__co_class(loop->current) : (uint32_t)OL_BATCH;
-    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, loop->current_part);
+    const ol_co *co = loop->current;
+    const uint32_t inherited = co ? ol__co_class(co) : (uint32_t)OL_BATCH;
+    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, co ? co->part : loop->done_part);
     if (r < 0) {
         ol__last_error = ol_op_error(op);
         return r;
