@@ -933,6 +933,34 @@ static void handles_attach_refuses_what_it_cannot_poll_and_changes_nothing(void)
     close_loop();
 }
 
+static void handles_a_number_closed_behind_the_librarys_back_can_be_attached_again(void) {
+    actor a, b;
+    wire v, w;
+    char buf[8];
+    plain_loop();
+    wire_open(&v, 64, K_STREAMS);
+    memset(&a, 0, sizeof a), memset(&b, 0, sizeof b);
+    step_add(&a, READ, &v.fd, buf, 8);
+    step_add(&a, READ, &v.fd, buf, 8);
+    play(&a, v.fd, 0);
+    turns(2);
+    EQUAL(k_close(v.raw), 0); /* by close(2), not by ol_close */
+    EQUAL(k_close(v.peer), 0);
+    wire_open(&w, 64, K_STREAMS);
+    EQUAL(w.raw, v.raw);
+    EQUAL(ol_fd_raw(L, v.fd), -EBADF);
+    step_add(&b, READ, &w.fd, buf, 8);
+    play(&b, w.fd, 0);
+    later(MS, DO_SEND, w.peer, "x", NULL);
+    run();
+    EQUAL(a.r[0], -ECANCELED);
+    EQUAL(a.r[1], -EBADF);
+    EQUAL(b.r[0], 1);
+    EQUAL(stats().fds, 1);
+    wire_close(&w);
+    close_loop();
+}
+
 static void handles_the_table_grows_and_numbers_are_reused_with_new_generations(void) {
     static wire w[300];
     static ol_fd before[300];
@@ -2762,6 +2790,7 @@ static const struct test {
     T(handles_garbage_and_stale_ones_are_refused),
     T(handles_another_partitions_fd_gives_exdev),
     T(handles_attach_refuses_what_it_cannot_poll_and_changes_nothing),
+    T(handles_a_number_closed_behind_the_librarys_back_can_be_attached_again),
     T(handles_the_table_grows_and_numbers_are_reused_with_new_generations),
     T(memory_partitions_and_slots_are_given_back),
     T(memory_a_failing_allocation_gives_enomem_and_leaves_nothing),
