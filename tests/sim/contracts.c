@@ -2644,6 +2644,8 @@ static void break_out(ol_co *co) {
     OL_END(co);
 }
 
+static void on_library_panic(const char *text) { k_fail("library", "%s", text); }
+
 static const char *panics(void (*fn)(ol_co *), ol_co *co) {
     trap_text[0] = 0;
     plain_loop();
@@ -2651,10 +2653,10 @@ static const char *panics(void (*fn)(ol_co *), ol_co *co) {
     EQUAL(ol_spawn(L, co, fn, 0, 0), 0);
     if (setjmp(trapped) == 0) {
         run();
-        ol_set_panic(NULL);
+        ol_set_panic(on_library_panic);
         k_fail("contract", "the mistake was not trapped");
     }
-    ol_set_panic(NULL);
+    ol_set_panic(on_library_panic);
     return trap_text;
 }
 
@@ -2880,6 +2882,7 @@ static int run_test(const struct test *t, int verbose) {
 
 int main(int argc, char **argv) {
     int i, j, passed = 0, failed = 0, verbose = 0, words = 0;
+    ol_set_panic(on_library_panic);
     for (j = 1; j < argc; j++) {
         if (strcmp(argv[j], "--help") == 0) {
             printf("contracts [-v] [--list] [WORD...]: tests of offload.h's promises on a simulated kernel\n"
