@@ -6,8 +6,8 @@ usage() {
     cat <<'END'
 usage: sh tools/demo.sh [options]        (make demo sets up and builds first, then runs it)
 Compares three servers: whole files compressed on the event loop, chunks compressed on it, and compression offloaded.
-  --seconds N   length of one measurement [2]
-  --rounds N    measurements of each server, in turn; medians count [3]
+  --seconds N   length of one measurement [1.5]
+  --rounds N    measurements of each server, in turn; medians count [5; on both cores 3]
   --rate N      requests per second [found out: the naive server's core is to be about half busy]
   --keep        keep the output of each measurement, in build/demo/raw
 END
@@ -20,20 +20,25 @@ www=$out/www
 raw=$out/raw
 server=build/examples/gzip_server
 load=build/bench/load
-seconds=2
-rounds=3
+seconds=1.5
+rounds=5
 rate=
 keep=
+number() { # OPTION VALUE PATTERN
+    printf '%s\n' "$2" | grep -Eqx "$3" && return
+    echo "demo: $1 takes a number from 1 on" >&2
+    exit 2
+}
 while [ $# -gt 0 ]; do
     case $1 in
-    --seconds | --rounds | --rate)
-        case ${2-} in '' | *[!0-9]* | 0*) echo "demo: $1 takes a whole number above 0" >&2; exit 2 ;; esac
-        case $1 in --seconds) seconds=$2 ;; --rounds) rounds=$2 ;; --rate) rate=$2 ;; esac
-        shift 2 ;;
-    --keep) keep=1; shift ;;
-    --help) usage; exit 0 ;;
-    *) usage >&2; exit 2 ;;
+    --seconds) number "$1" "${2-}" '[1-9][0-9]*([.][0-9]+)?' && seconds=$2 && shift ;;
+    --rounds) number "$1" "${2-}" '[1-9][0-9]*' && rounds=$2 && shift ;;
+    --rate) number "$1" "${2-}" '[1-9][0-9]*' && rate=$2 && shift ;;
+    --keep) keep=1 ;;
+    --help) usage && exit 0 ;;
+    *) usage >&2 && exit 2 ;;
     esac
+    shift
 done
 
 began=$(date +%s)
@@ -165,9 +170,9 @@ rm -f $out/corpus
 # ---- measurements ----------------------------------------------------------------------------------------------------
 
 # The client has a core to itself where it can: it never sleeps, so that it is hardly ever late, and checks the bodies
-# afterwards. On the server's core nothing else runs. (Spinners of the lowest class there, to keep it from dozing, made p50
-# a bit better and p99 two times worse: after a switch to one of several such threads the kernel may let it run on until
-# its next tick.)
+# afterwards. On the server's core nothing else runs. (A spinner of the lowest class there, which keeps it from dozing,
+# made the offloaded server's p50 a fifth lower and its p99 three times higher: with several threads of that class on a
+# core, the kernel now and then lets one run on for milliseconds.)
 alone=--spin
 settings="pinned both cold"
 first="Server with all its threads on one core, client on the other:"
@@ -205,7 +210,7 @@ measure() { # NAME CPUS LOOPS VARIANT LOAD-OPTIONS...
         stop "$server_pid"
         disturbed "$name" || break
         repeated=$((repeated + 1))
-        step "  once more: other programs used $(value "$name" others.busy)% of a core"
+        step "  once more: other programs used $(value "$name" others.busy | sed 's/[.].*//')% of a core"
     done
 }
 
@@ -216,11 +221,11 @@ series() { # SETTING CPUS LOOPS ROUNDS TEXT LOAD-OPTIONS...
     while [ $round -le "$times" ]; do
         for variant in whole chunks offload; do
             step "$text, round $round of $times: $variant"
-            measure "$setting.$variant.$round" "$cores" "$nloops" $variant "$@"
+            measure "$setting.$variant.$round" "$cores" "$nloops" $variant --seed $round "$@"
         done
         if [ "$setting" = pinned ]; then
             step "$text, round $round of $times: no big requests"
-            measure pinned.alone.$round "$cores" "$nloops" alone --mix small=small:97 --rate $((rate * 97 / 100)) \
+            measure pinned.alone.$round "$cores" "$nloops" alone --seed $round --mix small=small --rate $((rate * 97 / 100)) \
                 --time "$seconds" --warmup 0.3 $alone
         fi
         round=$((round + 1))
@@ -229,7 +234,7 @@ series() { # SETTING CPUS LOOPS ROUNDS TEXT LOAD-OPTIONS...
 
 series pinned "$server_cpu" 1 "$rounds" "server on one core" $mix --rate "$rate" --time "$seconds" --warmup 0.3 $alone
 [ "$server_cpu" = "$client_cpu" ] ||
-    series both "$both" 2 "$rounds" "server on both cores" $mix --rate "$rate" --time "$seconds" --warmup 0.3 --defer
+    series both "$both" 2 $(((rounds + 1) / 2)) "server on both cores" $mix --rate "$rate" --time "$seconds" --warmup 0.3 --defer
 series cold "$server_cpu" 1 1 "cold page cache" $mix --rate $slow --time "$seconds" --warmup 0.3 --cold
 
 # The load generator against another one, on the same server: both as fast as they are answered.
@@ -288,7 +293,7 @@ any_failed() { # requests that failed, all measurements
 }
 
 write_results() {
-    printf '# SETTING.VARIANT.METRIC, value, unit; medians of %s rounds (cold: 1); %s CPU(s)\n' "$rounds" \
+    printf '# SETTING.VARIANT.METRIC, value, unit; medians of %s rounds (both: half as many, cold: 1); %s CPU(s)\n' "$rounds" \
         "$(say "$cpus" | wc -l)"
     for setting in $settings; do
         for variant in $(variants_of "$setting"); do
@@ -306,7 +311,7 @@ write_results() {
 }
 
 plot() { # SETTING: medians over the rounds, a point for each share
-    for variant in whole chunks offload; do
+    for variant in $(variants_of "$1"); do
         cat "$raw/$1.$variant".*.curve | awk -F'\t' '$1 == "small" { print $2 "\t" $3 }' | LC_ALL=C sort -k1,1g -k2,2g |
             awk -F'\t' 'function put() { if (n) print share "\t" v[int((n + 1) / 2)] }
                 $1 != share { put(); n = 0; share = $1 }
@@ -325,7 +330,7 @@ cat <<END
 
 The load: $(grouped "$rate") requests/s at random times: 97% for files of 100 B to 4 KB ("small"), 2% of 5 to 800 KB, 1% of
 1 to 10 MB; all as gzip, by the same code, level and chunk size. Latency counts from the moment at which a request was
-meant to be sent. Medians of $rounds round(s). Every body is decompressed and compared with its file.
+meant to be sent. Medians of $rounds rounds. Every body is decompressed and compared with its file.
 
 $first
 $(table pinned)
