@@ -1,0 +1,174 @@
+/* roots.h: start, resume and end of root coroutines; judging the result of an await. Part of sim.c. */
+#ifndef SIM_ROOTS_H
+#define SIM_ROOTS_H
+
+/* Around every function of a coroutine. */
+static void enter(ol_co *co) {
+    root *r = (root *)(void *)co;
+    int i;
+    sim.now += k_range(0, 300);
+    k_stall();
+    sim.progress++;
+    CHECK("resume", w.stepping == r->loop);
+    CHECK("resume", !w.in_submit);
+    if (w.nframes == 0 && w.goes_on != co) {
+        if (r->cls == OL_LATENCY) w.latency_runs[r->loop]++;
+        else w.batch_runs[r->loop]++;
+        k_trace("run", r->id, r->kind);
+    }
+    if (w.nframes == 0) w.running = co;
+    w.goes_on = NULL;
+    CHECK("resume", w.running == co);
+    for (i = 0; i < w.nframes; i++) CHECK("resume", w.frames[i] != co->top);
+    CHECK("resume", w.nframes < DEPTH + 4);
+    w.frames[w.nframes++] = co->top;
+    w.current = r->part;
+}
+static void leave(void) {
+    if (--w.nframes == 0) {
+        w.running = NULL;
+        w.current = NULL;
+    }
+}
+/* Around a sub-coroutine: where it has ended, its caller goes on in the same run. */
+static void leave_sub(ol_co *co) {
+    const ol_frame *frame = w.frames[w.nframes - 1];
+    leave();
+    if (co->top != frame && w.nframes == 0) w.goes_on = co;
+}
+
+static void root_started(root *r) {
+    CHECK("gate", r->part->alive == 0);
+    CHECK("gate", r->ticket == r->part->started);
+    CHECK("gate", r->part->callbacks == 0);
+    r->part->started++;
+    r->part->alive = 1;
+    r->started = 1;
+    k_trace("start", r->id, r->kind);
+}
+static void root_ended(root *r) {
+    CHECK("gate", r->part->alive == 1);
+    r->part->alive = 0;
+    w.roots[r->at] = w.roots[--w.nroots];
+    w.roots[r->at]->at = r->at;
+    w.alive[r->loop]--;
+    k_trace("end", r->id, r->kind);
+}
+
+/* Spawns; 0 or the error, which must have a cause. */
+static int root_spawn(root *r, void *owner, int kind, int loop, partition *p, fdrec *f, void (*fn)(ol_co *)) {
+    int result;
+    ol_loop_stats s;
+    uint64_t withheld;
+    const int cls = (int)k_below(3);
+    if (w.nroots == ROOTS) return -EAGAIN;
+    memset(&r->co, 0x5a, sizeof r->co); /* need not be initialised */
+    r->kind = kind;
+    r->loop = loop;
+    r->id = ++w.next_id;
+    r->cls = cls ? cls : f && f->cls ? f->cls : OL_BATCH;
+    r->started = r->canceled = r->was_due = 0;
+    r->deadline = K_NEVER;
+    r->part = p;
+    r->owner = owner;
+    r->ticket = p->spawned;
+    s.size = sizeof s;
+    ol_loop_get_stats(w.loop[loop], &s);
+    withheld = s.withheld + (p->alive || p->spawned != p->started || p->callbacks);
+    result = ol_spawn(w.loop[loop], &r->co, fn, f ? f->handle : 0, cls);
+    ol_loop_get_stats(w.loop[loop], &s);
+    if (result == 0) CHECK("gate", s.withheld == withheld); /* waits if its partition is held, and only then */
+    k_trace("spawn", r->id, result);
+    if (result) {
+        if (f && f->closed) {
+            CHECK("error", result == -EBADF);
+        } else {
+            CHECK("error", result == -ENOMEM && sim.stats.enomem);
+            all.nomem++;
+        }
+        return result;
+    }
+    if (w.phase == ENDING) r->canceled = 1;
+    p->spawned++;
+    r->at = w.nroots;
+    w.roots[w.nroots++] = r;
+    w.alive[loop]++;
+    all.roots[kind]++;
+    return 0;
+}
+
+static void root_cancel(root *r) {
+    r->canceled = 1;
+    k_trace("cancel", r->id, 0);
+    ol_cancel(&r->co);
+    CHECK("error", ol_canceled(&r->co) == 1);
+    all.cancels++;
+}
+static void root_deadline(root *r, int64_t ns) {
+    const int64_t at = sim.now;
+    const int e = ol_deadline(&r->co, ns);
+    k_trace("deadline", r->id, ns);
+    if (at >= r->deadline) r->was_due = 1;
+    if (e) {
+        CHECK("error", e == -ENOMEM && sim.stats.enomem);
+        return;
+    }
+    r->deadline = ns == OL_NEVER ? K_NEVER : at + (ns > 0 ? ns : 0);
+    all.deadlines++;
+}
+
+/* A time that came up now was due at `due`. While one loop is drained at the end, nobody steps the other. */
+static void check_late(int64_t due) { CHECK("time", sim.now <= due + LATE || (w.phase == ENDING && w.nloops > 1)); }
+
+/* What is remembered at the start of an await, to judge its result. */
+typedef struct before {
+    int canceled, closed, closes, due;
+    int64_t at;
+} before;
+static void begin(before *b, root *r, const fdrec *f) {
+    r->was_due = 0;
+    b->canceled = r->canceled;
+    b->closed = f && f->closed;
+    b->closes = r->part->closes;
+    b->due = sim.now >= r->deadline;
+    b->at = sim.now;
+}
+
+/* Is there a cause for this result of an I/O await? */
+static void judge(const root *r, const fdrec *f, const before *b, int64_t n) {
+    k_trace("await", r->id, n);
+    if (b->canceled) CHECK("error", n == -ECANCELED);
+    if (n == -ECANCELED) {
+        CHECK("error", r->canceled || (f->closed && !b->closed));
+        all.canceled++;
+    } else if (n == -ETIMEDOUT) {
+        CHECK("error", !r->canceled || b->due); /* what was due at once is not recalled by a cancel that comes later */
+        CHECK("time", sim.now >= r->deadline || r->was_due);
+        if (!r->was_due) check_late(r->deadline > b->at ? r->deadline : b->at);
+        all.timed_out++;
+    } else if (b->closed) {
+        CHECK("error", n == -EBADF);
+        all.badf++;
+    } else if (n < 0) {
+        CHECK("error", n != -EBADF && n != -EXDEV && n != -EBUSY && n != -EINVAL && n != -EAGAIN);
+        if (n == -ENOMEM) CHECK("error", sim.stats.enomem);
+    }
+}
+
+/* After a cancel or a deadline: goes on (1) or not. */
+static int recover(root *r, int64_t n) {
+    if ((n != -ECANCELED && n != -ETIMEDOUT) || w.phase == ENDING) return 0;
+    if (n == -ECANCELED && !r->canceled) return 0;
+    if (r->kind != R_ACCEPTOR && k_below(100) < 25) return 0;
+    if (n == -ECANCELED || k_below(2)) {
+        ol_cancel_clear(&r->co);
+        CHECK("error", ol_canceled(&r->co) == 0);
+        r->canceled = 0; /* the deadline stays */
+    } else {
+        root_deadline(r, k_below(2) ? OL_NEVER : k_range(1, 5 * MS));
+    }
+    all.cleared++;
+    return 1;
+}
+
+#endif

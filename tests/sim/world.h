@@ -1,0 +1,214 @@
+/* world.h: what the checkers of sim.c know: partitions, fds, parties, roots, operations; and closing, which all may do.
+
+   Part of sim.c, which includes it after offload.h and device.h. */
+#ifndef SIM_WORLD_H
+#define SIM_WORLD_H
+
+#define US 1000
+#define MS 1000000
+enum {
+    LOOPS = 2,
+    DEVS = 2,
+    PARTIES = 64,
+    PARTS = 4096,
+    FDS = 4096,
+    ROOTS = 1024,
+    TASKS = 1024,
+    TIMERS = 6,
+    NODES = 8,
+    DEPTH = 6,
+    BODY = 1500, /* bytes of a message at most */
+    FILES = 4
+};
+#define LATE (20 * MS) /* how late a time may be noticed: other loops' sleeps and spins included */
+
+typedef struct partition { /* a partition */
+    int alive;             /* roots started and not ended */
+    uint32_t spawned, started;
+    int callbacks; /* operations in callback form whose `done` has not returned */
+    int inflight;  /* operations accepted, not known to be complete */
+    int closes;    /* fds of it that were closed */
+    struct fdrec *fd;
+} partition;
+
+typedef struct fdrec { /* a fd that the library has */
+    ol_fd handle;
+    int loop, cls, closed, at; /* at: place among the open ones */
+    partition *part;
+    struct party *party;
+} fdrec;
+
+typedef struct party { /* who talks to a server: a script outside, or a client coroutine */
+    int id, outside;
+    int tainted; /* the seed broke it on purpose */
+    int refused; /* it never got through */
+    int complete;
+    k_end *end; /* outside only, from here on */
+    int port, target, window;
+    int made, sent, answered; /* messages begun, sent in full, answered */
+    unsigned char out[16 + BODY], in[16 + BODY];
+    uint32_t out_len, out_at, in_at;
+    int scheduled, stalled, half, fin, over;
+    int64_t lag;
+} party;
+
+enum { R_ACCEPTOR, R_CONN, R_CLIENT, R_EXTRA, R_PUMP, R_KINDS };
+typedef struct root { /* embedded first in everything that is a root coroutine */
+    ol_co co;
+    int kind, loop, id, at, cls;
+    int started, canceled;
+    int was_due; /* a deadline may have stopped the operation of this await before it was set anew */
+    uint32_t ticket;
+    int64_t deadline; /* not before this may it time out */
+    partition *part;
+    void *owner;                       /* the struct that embeds it */
+    uint64_t latency_mark, batch_mark; /* runs of each class when it last yielded */
+} root;
+
+typedef struct task { /* an operation and its buffers */
+    ol_op op;
+    int kind, loop, id, at;
+    int inflight, canceled, reported, runs, cls;
+    int asked;       /* the device was asked to stop it */
+    uint64_t ticket; /* in the order of submission */
+    uint64_t seed;
+    uint32_t len;
+    unsigned char *in, *out;
+    uint64_t out_sum; /* of the output at the moment of completion */
+    int64_t expect, begun;
+    partition *part;
+    int closes; /* of its partition, when it was submitted */
+    k_file *pin;
+} task;
+
+enum { T_IDLE, T_RUNNING };
+typedef struct clock_timer {
+    ol_timer t;
+    int state, loop;
+    int64_t due;
+} clock_timer;
+
+typedef struct note { /* a post */
+    ol_post_node node;
+    int pending, wanted, seen, loop, thread;
+    uint64_t order; /* of the call that queued it, among those of its thread */
+} note;
+
+typedef struct tally { /* over all seeds, for the summary */
+    uint64_t seeds, events, turns, virtual_ns;
+    uint64_t roots[R_KINDS], messages, bytes, replies, complete, broken;
+    uint64_t ops[OL__KINDS], where[3], why[9], op_canceled, op_timeout, op_full, op_fault, callbacks, sync;
+    uint64_t closes, cancels, deadlines, spawns, op_cancels, policies, timers, fired, posts, posted, cleared;
+    uint64_t canceled, timed_out, badf, xdev, busy, withheld, parked, stale, drains, runs, emfile, nomem, resets,
+        refused;
+    k_stats k;
+} tally;
+
+static struct world {
+    int nloops, phase;       /* CHAOS, CALM, ENDING */
+    int budget;              /* mischief left */
+    int bad, clients, pumps; /* how much may still be started */
+    ol_loop *loop[LOOPS];
+    ol_loop_desc desc[LOOPS];
+    dev device[DEVS];
+    int old_kernel;
+    uint64_t posts, last_post[LOOPS][3];
+    uint64_t tickets, last_taken[LOOPS][DEVS][3][2]; /* by class, and apart for calls and files */
+    partition parts[PARTS];
+    int nparts;
+    fdrec fds[FDS];
+    int nfds;
+    fdrec *open[FDS];
+    int nopen;
+    fdrec *listener[LOOPS];
+    root *roots[ROOTS];
+    int nroots, alive[LOOPS], next_id;
+    task *tasks[TASKS];
+    int ntasks, inflight[LOOPS];
+    party parties[PARTIES];
+    int nparties;
+    clock_timer timer[LOOPS][TIMERS];
+    note notes[NODES];
+    k_inode *file[FILES];
+    uint64_t latency_runs[LOOPS], batch_runs[LOOPS]; /* taken from the ready queues */
+    partition *current;                              /* whose root or callback runs */
+    int stepping;                                    /* the loop that is inside a step, -1 none */
+    int in_submit;
+    ol_frame *frames[DEPTH + 4]; /* that are running, outermost first */
+    int nframes;
+    ol_co *running, *goes_on;
+} w;
+enum { CHAOS, CALM, ENDING };
+
+static tally all;
+
+static void mischief(int loop);
+
+#define CHECK(checker, condition)                                                                                      \
+    do {                                                                                                               \
+        if (!(condition)) k_fail(checker, "line %d: %s", __LINE__, #condition);                                        \
+    } while (0)
+
+/* CRC-32, bit by bit: not the library's. */
+static uint32_t crc_slow(uint32_t crc, const unsigned char *p, uint64_t n) {
+    static uint32_t table[256];
+    uint32_t i, j;
+    if (!table[1])
+        for (i = 0; i < 256; i++) {
+            uint32_t c = i;
+            for (j = 0; j < 8; j++) c = c & 1 ? 0xedb88320u ^ (c >> 1) : c >> 1;
+            table[i] = c;
+        }
+    crc = ~crc;
+    while (n--) crc = table[(crc ^ *p++) & 0xff] ^ (crc >> 8);
+    return ~crc;
+}
+
+static partition *part_new(void) {
+    if (w.nparts == PARTS) k_fail("test", "PARTS is too small");
+    return &w.parts[w.nparts++];
+}
+
+static fdrec *fd_new(int loop, ol_fd handle, int cls, partition *p, party *who) {
+    fdrec *f;
+    if (w.nfds == FDS) k_fail("test", "FDS is too small");
+    f = &w.fds[w.nfds++];
+    f->handle = handle;
+    f->loop = loop;
+    f->cls = cls;
+    f->part = p;
+    f->party = who;
+    f->at = w.nopen;
+    w.open[w.nopen++] = f;
+    p->fd = f;
+    return f;
+}
+
+static void taint(party *p) {
+    if (p) p->tainted = 1;
+}
+
+/* Closes as anybody may, and checks what close promises. */
+static int fd_close(fdrec *f) {
+    const int fd = (int)(uint32_t)f->handle, was_closed = f->closed, idle = f->part->inflight == 0;
+    const k_file *file;
+    int r, i;
+    if (!was_closed) {
+        f->closed = 1;
+        f->part->closes++;
+        w.open[f->at] = w.open[--w.nopen];
+        w.open[f->at]->at = f->at;
+    }
+    r = ol_close(w.loop[f->loop], f->handle);
+    CHECK("error", r == (was_closed ? -EBADF : 0));
+    all.closes++;
+    if (was_closed) return r;
+    file = sim.file[fd];
+    if (idle) CHECK("close", file == NULL);
+    if (file && file->type == K_SOCKET) CHECK("close", file->end->wr_shut || file->end->state != K_UP);
+    for (i = 0; i < w.ntasks; i++)
+        if (w.tasks[i]->part == f->part && w.tasks[i]->pin) CHECK("close", w.tasks[i]->asked);
+    return r;
+}
+
+#endif
