@@ -34,8 +34,12 @@ JOBS   = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 SETUP  = CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' CFLAGS='$(CFLAGS)' LDFLAGS='$(LDFLAGS)' sh tools/setup.sh
 SUB    = --no-print-directory $(if $(V),,-s) $(JOBS)
 
+# Each of these is tests/NAME/run.sh (sim-bugs: tests/sim/bugs/run.sh), which builds what it needs and has --help.
+AREAS  = sim sim-bugs torture model fuzz soak coverage mutation sanitizers testing-report
+AREA   = CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' bash
+
 .DELETE_ON_ERROR:
-.PHONY: all build setup demo test bench install uninstall format check-format clean help programs tests
+.PHONY: all build setup demo test bench install uninstall format check-format clean help programs tests $(AREAS)
 
 all: build
 
@@ -62,6 +66,45 @@ test: ## set up, build and run all tests; T=NAME: one suite
 	@mkdir -p build/test-logs
 	@{ $(MAKE) $(SUB) -k `bash tests/run.sh --targets $(T)` 2>&1 || :; } | tee build/test-logs/build.log
 	@bash tests/run.sh $(T)
+
+sim: ## random programs on the simulated kernel, tens of thousands; SEED=N replays one
+	@$(SETUP) sim
+	@$(AREA) tests/sim/run.sh $(if $(SEED),--seed $(SEED))
+
+sim-bugs: ## plant bugs in offload.h: the simulator must find each
+	@$(SETUP) sim
+	@$(AREA) tests/sim/bugs/run.sh
+
+torture: ## fail each system call and each allocation in turn
+	@$(SETUP) torture
+	@$(AREA) tests/torture/run.sh
+
+model: ## check rings, wake-up and sleep under all interleavings: Relacy and Spin
+	@$(SETUP) model
+	@$(AREA) tests/model/run.sh
+
+fuzz: ## fuzz policy, codec and the example's parser; T=MINUTES
+	@$(SETUP) fuzz
+	@$(AREA) tests/fuzz/run.sh $(if $(T),--minutes $(T))
+
+soak: ## a server under load, watched for growth; T=MINUTES
+	@$(SETUP) soak
+	@$(AREA) tests/soak/run.sh $(if $(T),--minutes $(T))
+
+coverage: ## lines, branches and MC/DC of offload.h, and all that no test reaches
+	@$(SETUP) coverage
+	@$(AREA) tests/coverage/run.sh
+
+mutation: ## change each condition of offload.h in turn: a test must fail. Up to an hour; SECTION=NAME, SAMPLE=N
+	@$(SETUP) mutation
+	@$(AREA) tests/mutation/run.sh $(if $(SECTION),--section '$(SECTION)') $(if $(SAMPLE),--sample $(SAMPLE))
+
+sanitizers: ## both compilers, two optimisations, each sanitizer and valgrind
+	@$(SETUP) sanitizers
+	@$(AREA) tests/sanitizers/run.sh
+
+testing-report: ## renew the figures in TESTING.md from the last results in build/
+	@python3 tools/testing_report.py
 
 bench: ## print what things cost on this machine
 	@$(SETUP) --check build

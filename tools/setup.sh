@@ -5,13 +5,15 @@ set -u
 
 usage() {
     cat <<'EOF'
-usage: sh tools/setup.sh [--check] [build|demo|test]...
+usage: sh tools/setup.sh [--check] [GROUP]...
 
-  build     headers and libraries of the examples and benchmarks
-  demo      build, and the tools that `make demo` uses
-  test      build, and the compilers, libraries and tools that `make test` uses
-  --check   only say what is missing and how to install it; exit 1 if anything is
-  --help    this text
+  build       headers and libraries of the examples and benchmarks
+  demo        build, and the tools that `make demo` uses
+  test        build, and the compilers, libraries and tools that `make test` uses
+  sim torture model fuzz coverage mutation sanitizers soak
+              what the make target of that name uses
+  --check     only say what is missing and how to install it; exit 1 if anything is
+  --help      this text
 
 Without a group: demo and test. Looks for the headers, libraries and programs themselves, wherever they come from.
 Installs by apt-get, as root or through sudo where that asks no password. Elsewhere it prints the command to run.
@@ -21,11 +23,14 @@ EOF
 
 install=1
 groups=
+cd "$(dirname "$0")/.." || exit 2
 for word in "$@"; do
     case $word in
     --check) install=0 ;;
     --help | -h) usage; exit 0 ;;
-    build | demo | test) groups="$groups $word" ;;
+    build | demo | test | sim | torture | model | fuzz | coverage | mutation | sanitizers | soak)
+        groups="$groups $word"
+        ;;
     *) echo "setup.sh: unknown argument '$word'; see sh tools/setup.sh --help" >&2; exit 2 ;;
     esac
 done
@@ -73,29 +78,50 @@ need_tool() { # tool, apt, dnf, pacman
     has_tool "$1" || missing "the program $1" "$2" "$3" "$4"
 }
 
-# The compilers' own run-time libraries for the sanitizers. gcc's come with gcc in Debian, clang's do not.
-need_sanitizers() {
-    if $cc -dM -E -x c /dev/null 2>/dev/null | grep -q __clang__; then
-        [ -e "$($cc -print-file-name="libclang_rt.asan-$(uname -m).a")" ] ||
-            missing "the sanitizers of $cc" libclang-rt-dev compiler-rt compiler-rt
+# A compiler's own run-time libraries for the sanitizers. gcc's come with gcc in Debian, clang's do not.
+# shellcheck disable=SC2086 # it may be two words
+need_sanitizers() { # compiler
+    if $1 -dM -E -x c /dev/null 2>/dev/null | grep -q __clang__; then
+        echo 'int main(void) { return 0; }' | $1 -fsanitize=address -x c - -o /dev/null >/dev/null 2>&1 ||
+            missing "the sanitizers of $1" libclang-rt-dev compiler-rt compiler-rt
     else
         for name in asan ubsan tsan; do
-            [ -e "$($cc -print-file-name=lib$name.so)" ] ||
-                missing "the sanitizer lib$name of $cc" gcc lib$name gcc-libs
+            [ -e "$($1 -print-file-name=lib$name.so)" ] ||
+                missing "the sanitizer lib$name of $1" gcc lib$name gcc-libs
         done
     fi
 }
 
-look() {
-    list= apt= dnf= pacman=
-    if ! can_link stdio.h; then
-        if [ "$cc" != cc ] && [ "$cc" != gcc ]; then
-            echo "setup: '$cc' does not compile a program here. Set CC to a C compiler that does, or leave it unset." >&2
-            exit 1
-        fi
-        missing "a C compiler: $cc can't compile a program" "gcc libc6-dev" "gcc glibc-devel" "gcc glibc"
-        return # what else is missing shows when there is one
+# 1 if the compile line of a program in these files has this word
+named() { # word, files...
+    word=$1
+    shift
+    grep -sh '^[ /*]*cc .*\.c' "$@" | grep -q -- " $word\( \|\$\)"
+}
+
+# The LLVM of coverage and fuzzing: MC/DC needs 18 or later, and Debian 12's clang is 14.
+need_llvm() { # coverage | fuzzer
+    llvm=${CLANG:-clang-19}
+    if ! has_tool "$llvm"; then
+        missing "the program $llvm (CLANG names another, of version 18 or later)" \
+            "clang-19 libclang-rt-19-dev" "clang compiler-rt" "clang compiler-rt"
+    elif [ "$1" = fuzzer ]; then
+        echo 'int LLVMFuzzerTestOneInput(const char *p, long n); int LLVMFuzzerTestOneInput(const char *p, long n)
+            { return !p && n; }' | "$llvm" -fsanitize=fuzzer,address -x c - -o /dev/null >/dev/null 2>&1 ||
+            missing "libFuzzer of $llvm" "libfuzzer-19-dev libclang-rt-19-dev" compiler-rt compiler-rt
+    else
+        echo 'int main(void) { return 0; }' |
+            "$llvm" -fprofile-instr-generate -fcoverage-mapping -x c - -o /dev/null >/dev/null 2>&1 ||
+            missing "the profile library of $llvm" libclang-rt-19-dev compiler-rt compiler-rt
     fi
+    if [ "$1" = coverage ]; then
+        need_tool "${LLVM_COV:-llvm-cov-19}" llvm-19 llvm llvm
+        need_tool "${LLVM_PROFDATA:-llvm-profdata-19}" llvm-19 llvm llvm
+    fi
+}
+
+# What the examples, the benchmarks and the programs of the tests are linked with.
+need_libraries() {
     libraries="isa-l/igzip_lib.h -lisal http_parser.h -lhttp_parser zlib.h -lz"
     # shellcheck disable=SC2086
     if ! can_link $libraries; then
@@ -104,27 +130,65 @@ look() {
             missing "http-parser: http_parser.h and -lhttp_parser" libhttp-parser-dev http-parser-devel http-parser
         can_link zlib.h -lz || missing "zlib: zlib.h and -lz" zlib1g-dev zlib-devel zlib
     fi
-    if wants demo test; then
+    for word in event event_core; do
+        if named "-l$word" examples/*.c bench/*.c tests/*/*.c && ! can_link event2/event.h "-l$word"; then
+            missing "libevent: event2/event.h and -l$word" libevent-dev libevent-devel libevent
+        fi
+    done
+    if named -luv examples/*.c bench/*.c tests/*/*.c; then
+        can_link uv.h -luv || missing "libuv: uv.h and -luv" libuv1-dev libuv-devel libuv
+    fi
+}
+
+look() {
+    list='' apt='' dnf='' pacman=''
+    if ! can_link stdio.h; then
+        if [ "$cc" != cc ] && [ "$cc" != gcc ]; then
+            echo "setup: '$cc' does not compile a program here. Set CC to a C compiler that does, or leave it unset." >&2
+            exit 1
+        fi
+        missing "a C compiler: $cc can't compile a program" "gcc libc6-dev" "gcc glibc-devel" "gcc glibc"
+        return # what else is missing shows when there is one
+    fi
+    wants build demo test coverage mutation sanitizers soak && need_libraries
+    if wants demo test coverage mutation; then
         need_tool curl curl curl curl
         need_tool wrk wrk wrk wrk
+    fi
+    if wants demo test; then
         need_tool taskset util-linux util-linux util-linux
+    fi
+    if wants demo test soak coverage mutation fuzz sim torture; then
         need_tool python3 python3 python3 python
     fi
-    if wants demo; then
+    if wants demo soak; then
         need_tool gnuplot gnuplot-nox gnuplot gnuplot
     fi
-    if wants test; then
+    if wants test sanitizers; then
         need_tool gcc gcc gcc gcc
+        need_tool clang "clang libclang-rt-dev" "clang compiler-rt" "clang compiler-rt"
+        need_tool valgrind valgrind valgrind valgrind
+    fi
+    if wants test; then
         need_tool g++ g++ gcc-c++ gcc
-        need_tool clang clang clang clang
         need_tool clang++ clang clang clang
         need_tool nm binutils binutils binutils
-        need_tool valgrind valgrind valgrind valgrind
         need_tool gzip gzip gzip gzip
+    fi
+    if wants test coverage mutation; then
         can_link criterion/criterion.h -lcriterion ||
             missing "Criterion: criterion/criterion.h and -lcriterion" libcriterion-dev criterion-devel criterion
-        need_sanitizers
     fi
+    wants test sanitizers sim torture soak mutation && need_sanitizers "$cc"
+    wants test sanitizers && has_tool clang && need_sanitizers clang
+    if wants test model; then
+        need_tool g++ g++ gcc-c++ gcc
+        need_tool spin spin spin spin
+        echo '#include <relacy/relacy.hpp>' | g++ -x c++ -E - >/dev/null 2>&1 ||
+            missing "Relacy: relacy/relacy.hpp" relacy-dev relacy relacy
+    fi
+    wants fuzz && need_llvm fuzzer
+    wants coverage && need_llvm coverage
 }
 
 words() { # each word once, in order
