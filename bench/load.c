@@ -120,7 +120,7 @@ struct conn {
     struct seg *head, *tail;
     int64_t due, n, seen;
     uint32_t group;
-    uint8_t served;    /* the connection has answered before */
+    uint8_t kept;      /* the connection stood idle before this request */
     uint8_t retried;   /* this is the second try */
     uint8_t prompt;    /* a connection was idle when this request was due */
     uint8_t done, bad; /* the parser's findings */
@@ -671,7 +671,7 @@ static int message_complete(http_parser *p) {
 static void conn_close(struct conn *c) {
     if (c->fd) (void)ol_close(loop, c->fd);
     c->fd = 0;
-    c->served = 0;
+    c->kept = 0;
 }
 
 static void prepare(struct conn *c) {
@@ -749,7 +749,7 @@ static void exchange(ol_co *co) {
 
 /* A server may close an idle connection just when it is used again: one more try on a new one, as browsers do. */
 static int worth_a_retry(struct conn *c) {
-    if (c->outcome != F_SHORT || !c->served || (c->head && c->head->used) || c->retried) return 0;
+    if (c->outcome != F_SHORT || !c->kept || (c->head && c->head->used) || c->retried) return 0;
     c->retried = 1;
     conn_close(c);
     return 1;
@@ -759,7 +759,7 @@ static int worth_a_retry(struct conn *c) {
 static void answer(struct conn *c) {
     answered++;
     last_answer = c->seen;
-    c->served = 1;
+    c->kept = 1;
     if (c->due >= measure_from) {
         hist_add(&groups[c->group].latency, c->seen - c->due);
         groups[c->group].bytes += c->file->len;
@@ -798,6 +798,7 @@ static void open_conn(ol_co *co) {
     (void)ol_deadline(co, (int64_t)(opt.timeout * 1e9));
     c->n = socket_open(co, c);
     if (c->n == 0) OL_AWAIT(c->n, ol_connect(co, c->fd, (struct sockaddr *)&addr, sizeof addr));
+    c->kept = c->n >= 0;
     if (c->n < 0) {
         open_error = (int)-c->n;
         conn_close(c);
