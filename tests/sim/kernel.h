@@ -1,21 +1,26 @@
-/* kernel.h: a simulated kernel, network and clock under offload.h, for one thread and deterministic.
+/* kernel.h: a simulated kernel, network, clock and scheduler under offload.h, deterministic.
 
    Include it before offload.h with OFFLOAD_IMPLEMENTATION. It defines the macros of the seam (>>sys), so that the
    shipped lines run against it unmodified. One seed drives every choice: how much a read returns, in which order and
-   how late epoll reports, which call fails. Time is virtual: it moves on in epoll_wait, to the next event of the
-   network or to the caller's timeout, and by a few ns at each look at the clock.
+   how late epoll reports, which call fails, which thread goes on (threads.h). Time is virtual: it moves on in
+   epoll_wait, to the next event of the network or to the caller's timeout, and by a few ns at each look at the clock.
 
-   It is strict. A call on a closed fd number, a double close, an operation's buffer outliving its fd, sleeping with
-   nothing left that could wake, turning without progress: each ends the run through k_fail with the checker's name.
+   Where choices come from a fuzzer (k_boot_bytes) they are taken from its bytes, and from a fixed seed after those.
+
+   It is strict. A call on a closed fd number, a double close, a write to freed memory, an operation's buffer outliving
+   its fd, sleeping with nothing left that could wake, turning without progress: each ends the run through k_fail with
+   the checker's name.
 
    What it models follows Linux where the library can see it: an edge is queued whenever new readiness arrives, also
    when the fd was ready before; an event carries the readiness of the moment when it is delivered; space is reported
    only after a writer or a poll found none; HUP and ERR are reported always; closing a fd ends its registration; the
    lowest free number is used first.
 
-   Sections: >>fail >>random >>events >>memory >>fds >>epoll >>streams >>sockets >>files >>seam */
+   Sections: >>fail >>random >>events >>threads >>memory >>fds >>epoll >>timerfd >>streams >>sockets >>files >>seam */
 #ifndef SIM_KERNEL_H
 #define SIM_KERNEL_H
+
+#undef _FORTIFY_SOURCE /* its longjmp refuses to go from one stack to another */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +46,8 @@
 #define K_BACKLOG 64 /* connections that a listener holds at most; messages in a socket that keeps their bounds */
 #define K_GHOSTS 8   /* closed registrations whose events may still come */
 #define K_INODES 16  /* regular files */
+#define K_THREADS 16 /* threads, the loop's included */
+#define K_STACK (256 * 1024)
 #define K_NEVER INT64_MAX
 
 typedef struct k_file k_file;
@@ -62,20 +69,72 @@ typedef struct k_faults {
     int socket_full;  /* socket gives EMFILE */
     int stall;        /* the thread does not run for up to a millisecond (k_stall) */
     int interrupt;    /* another thread acts at a system call or at an atomic access (sim.interrupt) */
+    int preempt;      /* another thread goes on at a contact with the seam; 0: now and then all the same */
+    int thread_stall; /* of those: the thread, if it is not the loop's, does not run for up to 3 ms */
+    int thread_start; /* no more threads: EAGAIN */
+    int futex;        /* a futex wakes its sleeper without cause */
     int no_openat2;   /* always: not a probability */
     int no_nowait;    /* always: preadv2 without RWF_NOWAIT */
 } k_faults;
 
-/* How often each thing happened. */
+/* How often each thing happened: member, what sort of thing it is, its name. */
+#define K_STATS(X)                                                                                                     \
+    X(waits, "system calls", "epoll_wait")                                                                             \
+    X(reads, "system calls", "read")                                                                                   \
+    X(writes, "system calls", "write")                                                                                 \
+    X(accepts, "system calls", "accept")                                                                               \
+    X(connects, "system calls", "connect")                                                                             \
+    X(sockets, "system calls", "socket")                                                                               \
+    X(closes, "system calls", "close")                                                                                 \
+    X(shutdowns, "system calls", "shutdown")                                                                           \
+    X(ctls, "system calls", "epoll_ctl")                                                                               \
+    X(opens, "system calls", "open")                                                                                   \
+    X(stats, "system calls", "stat")                                                                                   \
+    X(preads, "system calls", "pread")                                                                                 \
+    X(eventfd_writes, "system calls", "write to an eventfd")                                                           \
+    X(futex_waits, "system calls", "futex wait")                                                                       \
+    X(futex_wakes, "system calls", "futex wake")                                                                       \
+    X(thread_starts, "system calls", "thread start")                                                                   \
+    X(naps, "system calls", "nap")                                                                                     \
+    X(allocs, "system calls", "malloc")                                                                                \
+    X(clock, "system calls", "clock")                                                                                  \
+    X(blocked, "kernel", "epoll_wait slept")                                                                           \
+    X(empty, "kernel", "epoll_wait found nothing")                                                                     \
+    X(events, "kernel", "events")                                                                                      \
+    X(eofs, "kernel", "end of stream")                                                                                 \
+    X(reused, "kernel", "fd number used again")                                                                        \
+    X(hot, "kernel", "file in the cache")                                                                              \
+    X(cold, "kernel", "file not in the cache")                                                                         \
+    X(switches, "kernel", "switches of threads")                                                                       \
+    X(late, "faults", "events left for later")                                                                         \
+    X(spurious, "faults", "event without cause")                                                                       \
+    X(ghosts, "faults", "event of a closed fd")                                                                        \
+    X(eintr, "faults", "EINTR")                                                                                        \
+    X(short_reads, "faults", "short read")                                                                             \
+    X(short_writes, "faults", "short write")                                                                           \
+    X(read_again, "faults", "read EAGAIN")                                                                             \
+    X(write_again, "faults", "write EAGAIN")                                                                           \
+    X(resets, "faults", "reset")                                                                                       \
+    X(accept_again, "faults", "accept EAGAIN")                                                                         \
+    X(accept_aborts, "faults", "accept ECONNABORTED")                                                                  \
+    X(accept_full, "faults", "accept EMFILE, ENFILE")                                                                  \
+    X(socket_full, "faults", "socket EMFILE")                                                                          \
+    X(refused, "faults", "connect ECONNREFUSED")                                                                       \
+    X(enomem, "faults", "malloc ENOMEM")                                                                               \
+    X(ctl_failed, "faults", "epoll_ctl ENOMEM, ENOSPC")                                                                \
+    X(old_kernel, "faults", "no openat2, no RWF_NOWAIT")                                                               \
+    X(interrupts, "faults", "post at a point")                                                                         \
+    X(stalls, "faults", "the loop stalls")                                                                             \
+    X(preemptions, "faults", "preemption")                                                                             \
+    X(thread_stalls, "faults", "a thread stalls")                                                                      \
+    X(thread_failed, "faults", "thread start EAGAIN")                                                                  \
+    X(futex_spurious, "faults", "futex woken without cause")
+
 typedef struct k_stats {
-    uint64_t waits, blocked, empty, events, late, spurious, ghosts, eintr;
-    uint64_t reads, short_reads, read_again, eofs, resets;
-    uint64_t writes, short_writes, write_again, pipes;
-    uint64_t accepts, accept_again, accept_aborts, accept_full, connects, refused;
-    uint64_t closes, shutdowns, reused;
-    uint64_t allocs, enomem, ctl_failed;
-    uint64_t eventfd_writes, interrupts, stalls, clock, thread_starts;
-    uint64_t hot, cold; /* file calls answered from the cache, and not */
+#define X(member, sort, name) uint64_t member;
+    K_STATS(X)
+#undef X
+    uint64_t pipes, mutex_waits;
 } k_stats;
 
 typedef struct k_item { /* a registration; a file has at most one */
@@ -91,7 +150,7 @@ typedef struct k_queue {
 } k_queue;
 
 enum { K_FRESH, K_CONNECTING, K_UP, K_DOWN }; /* k_end.state */
-enum { K_SOCKET = 1, K_LISTENER, K_PIPE_READ, K_PIPE_WRITE, K_EVENTFD, K_EPOLL, K_REGULAR };
+enum { K_SOCKET = 1, K_LISTENER, K_PIPE_READ, K_PIPE_WRITE, K_EVENTFD, K_EPOLL, K_REGULAR, K_TIMERFD };
 
 /* One end of a connection or pipe. Held by a fd, by a listener's queue or by a script of the test. */
 struct k_end {
@@ -130,7 +189,9 @@ struct k_file {
     k_item item;
     k_end *end;
     k_inode *inode;
-    uint64_t counter; /* eventfd */
+    uint64_t counter; /* eventfd; timerfd: times that it has run out */
+    uint64_t armed;   /* timerfd: number of the setting in force, 0 none */
+    int parents;      /* epoll: of the process that this one was forked from */
     k_file **ready;   /* epoll: ready list */
     int nready, ready_cap;
     uint64_t ghost[K_GHOSTS];
@@ -153,8 +214,27 @@ typedef struct k_block { /* in front of what k_malloc returns */
     uint64_t magic;
 } k_block;
 
+enum { K_T_FREE, K_T_RUNS, K_T_POLL, K_T_FUTEX, K_T_MUTEX, K_T_JOIN, K_T_SLEEP, K_T_DONE }; /* k_thread.state */
+enum { K_LOOP, K_WORKER, K_OTHER }; /* k_thread.kind: the loop's, started through the seam, started by a test */
+typedef struct k_thread {
+    int state, kind, fresh; /* fresh: it has not run yet */
+    int joins;              /* the thread that it waits for */
+    const void *waits;      /* the futex or mutex that it waits for */
+    void *(*fn)(void *);
+    void *arg;
+    uint64_t serial; /* of its sleep */
+    uint64_t calls;  /* of the seam since it waited last */
+    int number;      /* errno */
+    jmp_buf at;
+    void *fake_stack; /* AddressSanitizer's */
+    const void *bottom;
+    size_t stack_size;
+} k_thread;
+
 typedef struct k_kernel {
     uint64_t rng[4];
+    const unsigned char *input; /* a fuzzer's choices, used up first */
+    size_t ninput;
     int64_t now;
     int tick;      /* each look at the clock takes 0..tick ns; at least 1 */
     int oversleep; /* a timed-out sleep ends 0..oversleep ns late */
@@ -176,14 +256,15 @@ typedef struct k_kernel {
     uint64_t order;
     int running; /* inside k_run_due */
 
-    k_block blocks; /* list head */
+    k_block blocks, freed; /* list heads */
     int64_t nblocks, bytes;
     int64_t fail_alloc; /* counts down to the allocation that fails; 0 none */
     int64_t fail_ctl;   /* the same for epoll_ctl ADD */
 
     int sleeping; /* inside an epoll_wait that may block */
     int in_hook;
-    int on_worker;              /* a device's or a worker's thread runs, which may block */
+    int on_worker; /* a device's thread runs, which may block */
+    uint32_t forks;
     int tolerant;               /* bad fd numbers are the test's intention */
     void (*interrupt)(void);    /* what another thread does; may only use calls that are legal from any thread */
     void (*asleep)(k_file *ep); /* called when a sleep begins and goes on: is it right to sleep? */
@@ -192,6 +273,19 @@ typedef struct k_kernel {
     int barren;     /* epoll_wait calls that found nothing, did not block, and followed no progress */
     int barren_max; /* so many are a busy loop */
     uint64_t waits_max, since_wait;
+
+    k_thread thread[K_THREADS]; /* 0 is the loop's */
+    int nthreads, self, came_from;
+    int threads_max; /* so many may be started through the seam */
+    int cpus;
+    int preempt_in; /* points until the next preemption */
+    int failing;    /* k_fail was called on a fibre */
+    uint64_t thread_serial;
+    k_file *poll_ep; /* where the loop sleeps, and how long */
+    int64_t poll_limit;
+    /* on a worker, right before an exchange (of `old`) or a compare-and-swap that will succeed (to `value`) */
+    void (*exchanges)(const void *word, uintptr_t old);
+    void (*swaps)(const void *word, uintptr_t value);
 
     uint64_t hash, nevents;
     int verbose;
@@ -206,25 +300,33 @@ static k_kernel sim;
 /* >>fail                                                                                                           */
 
 K_FN void k_fail(const char *checker, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
+K_FN void k_switch(int to);
 K_FN void k_fail(const char *checker, const char *format, ...) {
     va_list args;
     va_start(args, format);
     vsnprintf(sim.text, sizeof sim.text, format, args);
     va_end(args);
     sim.checker = checker;
-    longjmp(sim.on_fail, 1);
+    if (sim.self == 0) longjmp(sim.on_fail, 1);
+    sim.failing = 1;
+    k_switch(0);
+    abort();
 }
 
 /* Everything that happens goes through here: into the hash that must be equal for equal seeds, and into the log. */
-K_FN void k_trace(const char *what, int64_t a, int64_t b) {
+K_FN void k_note(const char *what, int64_t a, int64_t b) {
     uint64_t h = sim.hash;
     const char *p;
     for (p = what; *p; p++) h = (h ^ (unsigned char)*p) * 0x100000001b3u;
     h = (h ^ (uint64_t)a) * 0x100000001b3u;
     h = (h ^ (uint64_t)b) * 0x100000001b3u;
     sim.hash = (h ^ (h >> 29)) + (uint64_t)sim.now;
+    if (sim.verbose)
+        printf("%14lld %2d  %-18s %lld %lld\n", (long long)sim.now, sim.self, what, (long long)a, (long long)b);
+}
+K_FN void k_trace(const char *what, int64_t a, int64_t b) {
     sim.nevents++;
-    if (sim.verbose) printf("%14lld  %-18s %lld %lld\n", (long long)sim.now, what, (long long)a, (long long)b);
+    k_note(what, a, b);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -239,6 +341,14 @@ K_FN uint64_t k_splitmix(uint64_t *x) {
 
 K_FN uint64_t k_rotl(uint64_t x, int n) { return (x << n) | (x >> (64 - n)); }
 
+/* The next n bytes of a fuzzer's; what it does not give is 0. */
+K_FN uint64_t k_bytes(size_t n) {
+    uint64_t x = 0;
+    size_t i;
+    for (i = 0; i < n && sim.ninput; i++, sim.ninput--) x |= (uint64_t)*sim.input++ << 8 * i;
+    return x;
+}
+
 K_FN uint64_t k_rand(void) {
     uint64_t *s = sim.rng;
     const uint64_t result = k_rotl(s[1] * 5, 7) * 9, t = s[1] << 17;
@@ -248,17 +358,27 @@ K_FN uint64_t k_rand(void) {
     s[0] ^= s[3];
     s[2] ^= t;
     s[3] = k_rotl(s[3], 45);
-    return result;
+    return sim.ninput ? k_bytes(8) : result;
 }
 
 /* 0..n-1; n > 0 */
-K_FN uint32_t k_below(uint32_t n) { return (uint32_t)(((k_rand() >> 32) * n) >> 32); }
+K_FN uint32_t k_below(uint32_t n) {
+    if (sim.ninput) return (uint32_t)(k_bytes(n <= 256 ? 1 : n <= 65536 ? 2 : 4) % n);
+    return (uint32_t)(((k_rand() >> 32) * n) >> 32);
+}
 
 /* lo..hi */
-K_FN int64_t k_range(int64_t lo, int64_t hi) { return lo + (int64_t)(k_rand() % (uint64_t)(hi - lo + 1)); }
+K_FN int64_t k_range(int64_t lo, int64_t hi) {
+    const uint64_t n = (uint64_t)(hi - lo + 1);
+    return lo + (int64_t)(sim.ninput ? k_bytes(n <= 256 ? 1 : n <= 65536 ? 2 : 4) % n : k_rand() % n);
+}
 
 /* True in per_mille of 1000 cases; takes no random number when that is 0, so a kind kernel has no hidden choices. */
-K_FN int k_chance(int per_mille) { return per_mille > 0 && (int)k_below(1000) < per_mille; }
+K_FN int k_chance(int per_mille) {
+    if (per_mille <= 0) return 0;
+    if (sim.ninput) return (int)k_bytes(1) * 1000 < per_mille * 256; /* one byte decides, in steps of 1/256 */
+    return (int)k_below(1000) < per_mille;
+}
 
 /* Byte `at` of the endless stream `seed`: contents can be checked at any place without keeping them. */
 K_FN unsigned char k_byte(uint64_t seed, uint64_t at) {
@@ -318,25 +438,19 @@ K_FN void k_run_due(void) {
 
 K_FN int64_t k_next(void) { return sim.nheap ? sim.heap[0].at : K_NEVER; }
 
-/* Counts what is done between two calls of epoll_wait. */
+/* Counts what the loop's thread does between two calls of epoll_wait. */
 K_FN void k_busy(void) {
-    if (++sim.since_wait > 1000000) k_fail("busy loop", "a million calls, and none of epoll_wait among them");
+    if (++sim.since_wait > 5000000) k_fail("busy loop", "five million calls, and none of epoll_wait among them");
 }
 
-/* A place where another thread may act. */
-K_FN void k_point(void) {
-    int saved;
-    k_busy();
-    if (!sim.interrupt || sim.in_hook || sim.running || !k_chance(sim.faults.interrupt)) return;
-    saved = errno; /* each thread has its own */
-    sim.in_hook = 1;
-    sim.stats.interrupts++;
-    sim.interrupt();
-    sim.in_hook = 0;
-    errno = saved;
-}
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>threads                                                                                                        */
+
+K_FN int k_polled_ready(void);
+#include "threads.h"
 
 K_FN int64_t k_clock(void) {
+    k_thread_point();
     sim.stats.clock++;
     sim.now += k_range(1, sim.tick);
     k_run_due();
@@ -351,17 +465,32 @@ K_FN void k_stall(void) {
     k_run_due();
 }
 
-K_FN void k_pause(void) {
-    k_busy();
-    sim.now += 20;
-    k_run_due();
+K_FN void k_nap(void) {
+    k_point();
+    sim.stats.naps++;
+    k_sleep_for(20000);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>memory                                                                                                         */
 
+#define K_LIVE 0x6b6d656d
+#define K_DEAD 0x64656164
+
+K_FN void k_unlink(k_block *b) {
+    b->prev->next = b->next;
+    b->next->prev = b->prev;
+}
+K_FN void k_link_block(k_block *list, k_block *b) {
+    b->prev = list;
+    b->next = list->next;
+    list->next->prev = b;
+    list->next = b;
+}
+
 K_FN void *k_malloc(size_t n) {
     k_block *b;
+    k_thread_point();
     sim.stats.allocs++;
     if (k_chance(sim.faults.enomem) || (sim.fail_alloc > 0 && --sim.fail_alloc == 0)) {
         sim.stats.enomem++;
@@ -372,29 +501,47 @@ K_FN void *k_malloc(size_t n) {
     b = (k_block *)malloc(sizeof *b + n);
     if (!b) abort();
     b->size = n;
-    b->magic = 0x6b6d656d;
-    b->prev = &sim.blocks;
-    b->next = sim.blocks.next;
-    sim.blocks.next->prev = b;
-    sim.blocks.next = b;
+    b->magic = K_LIVE;
+    k_link_block(&sim.blocks, b);
     sim.nblocks++;
     sim.bytes += (int64_t)n;
     memset(b + 1, 0xa5, n); /* what malloc gives is not zero */
     return b + 1;
 }
 
+/* Freed blocks stay what they are until the end of the run: who writes to one is found out then, who touches one under
+   AddressSanitizer at once. */
 K_FN void k_free(void *p) {
     k_block *b;
     if (!p) return;
     b = (k_block *)p - 1;
-    if (b->magic != 0x6b6d656d) k_fail("memory", "free of what malloc did not give");
-    b->magic = 0;
-    b->prev->next = b->next;
-    b->next->prev = b->prev;
+    if (b->magic != K_LIVE) k_fail("memory", "free of what malloc did not give");
+    b->magic = K_DEAD;
+    k_unlink(b);
+    k_link_block(&sim.freed, b);
     sim.nblocks--;
     sim.bytes -= (int64_t)b->size;
     memset(p, 0xdd, b->size);
-    free(b);
+#if defined(K_ASAN)
+    __asan_poison_memory_region(p, b->size);
+#endif
+}
+
+/* Gives the freed blocks back; 1 if one was written to. */
+K_FN int k_release_freed(void) {
+    int written = 0;
+    while (sim.freed.next && sim.freed.next != &sim.freed) {
+        k_block *b = sim.freed.next;
+        const unsigned char *p = (const unsigned char *)(b + 1);
+        size_t i;
+#if defined(K_ASAN)
+        __asan_unpoison_memory_region(b + 1, b->size);
+#endif
+        for (i = 0; i < b->size; i++) written |= p[i] != 0xdd;
+        k_unlink(b);
+        free(b);
+    }
+    return written;
 }
 
 K_FN void *k_realloc(void *p, size_t n) { /* always moves, so that a kept pointer is found out */
@@ -489,6 +636,7 @@ K_FN uint32_t k_poll_socket(k_end *e) {
     return m;
 }
 
+K_FN int k_epoll_ready(const k_file *ep);
 K_FN uint32_t k_poll(k_file *f) {
     k_end *e = f->end;
     switch (f->type) {
@@ -501,8 +649,23 @@ K_FN uint32_t k_poll(k_file *f) {
         e->nospace = 1;
         return 0;
     case K_EVENTFD: return (f->counter ? (uint32_t)EPOLLIN : 0) | EPOLLOUT;
+    case K_TIMERFD: return f->counter ? (uint32_t)EPOLLIN : 0;
+    case K_EPOLL: return k_epoll_ready(f) ? (uint32_t)EPOLLIN : 0;
     default: return EPOLLIN | EPOLLOUT;
     }
+}
+
+/* Would epoll_wait report something now? */
+K_FN int k_epoll_ready(const k_file *ep) {
+    int i;
+    for (i = 0; i < ep->nready; i++)
+        if (k_poll(ep->ready[i]) & (ep->ready[i]->item.events | EPOLLERR | EPOLLHUP)) return 1;
+    return 0;
+}
+
+/* Has what thread 0 sleeps for come? */
+K_FN int k_polled_ready(void) {
+    return sim.poll_ep->type == K_EPOLL ? sim.poll_ep->nready > 0 : (k_poll(sim.poll_ep) & EPOLLIN) != 0;
 }
 
 /* Queues an edge. `key` is what happened; 0 (a change of state) concerns every registration. */
@@ -516,6 +679,7 @@ K_FN void k_wake(k_file *f, uint32_t key) {
     }
     f->item.ready = ep->nready;
     ep->ready[ep->nready++] = f;
+    if (ep->item.epoll) k_wake(ep, EPOLLIN); /* watched by another one: a guest's */
 }
 
 K_FN void k_unready(k_file *f) {
@@ -567,6 +731,8 @@ K_FN int k_epoll_ctl(int epfd, int op, int fd, const struct epoll_event *event) 
     f = k_get(fd, "epoll_ctl");
     if (!ep || !f) return -1;
     if (ep->type != K_EPOLL) k_fail("epoll", "epoll_ctl: %d is no epoll fd", epfd);
+    if (ep->parents) k_fail("fork", "epoll_ctl on fd %d, which the parent process uses", epfd);
+    sim.stats.ctls++;
     k_trace("epoll_ctl", op, fd);
     if (op == EPOLL_CTL_ADD) return k_ctl_add(ep, f, event);
     if (f->item.epoll != ep) return errno = ENOENT, -1;
@@ -647,11 +813,13 @@ K_FN int k_sleep_until(int64_t limit) {
 
 K_FN int k_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeout) {
     k_file *ep;
-    int n, blocked = 0;
+    int n, blocked = 0, others = 0;
     int64_t limit;
     k_point();
     ep = k_get(epfd, "epoll_wait");
     if (!ep || ep->type != K_EPOLL || max <= 0) k_fail("epoll", "epoll_wait(%d, max %d)", epfd, max);
+    if (ep->parents) k_fail("fork", "epoll_wait on fd %d, which the parent process uses", epfd);
+    if (timeout == 0 && k_below(4) == 0) k_yield();
     if (++sim.stats.waits > sim.waits_max)
         k_fail("ending", "%llu calls of epoll_wait, and still no end", (unsigned long long)sim.stats.waits);
     sim.since_wait = 0;
@@ -661,13 +829,15 @@ K_FN int k_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeou
     for (;;) {
         n = k_harvest(ep, out, max, timeout == 0);
         if (n || timeout == 0 || sim.now >= limit) break;
-        if (k_chance(sim.faults.eintr)) {
+        if (!others && k_chance(sim.faults.eintr)) {
             sim.stats.eintr++;
             sim.sleeping = 0;
             errno = EINTR;
             return -1;
         }
         blocked = 1;
+        others = k_others_run(ep, limit);
+        if (others) continue;
         if (sim.asleep) sim.asleep(ep);
         if (!k_sleep_until(limit)) {
             n = k_harvest(ep, out, max, 1);
@@ -692,6 +862,65 @@ K_FN int k_eventfd(void) {
     if (!f) return -1;
     f->nonblock = 1;
     return f->fd;
+}
+
+/* The same for a loop that is not the library's and watches one fd. 1: readable. */
+K_FN int k_wait_readable(int fd, int64_t timeout) {
+    k_file *f = k_get(fd, "poll");
+    const int64_t limit = timeout < 0 || timeout > K_NEVER - sim.now ? K_NEVER : sim.now + timeout;
+    sim.since_wait = 0;
+    for (;;) {
+        k_run_due();
+        if (k_poll(f) & EPOLLIN) return 1;
+        if (sim.now >= limit) return 0;
+        if (k_others_run(f, limit)) continue;
+        if (!k_sleep_until(limit)) return (k_poll(f) & EPOLLIN) != 0;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>timerfd                                                                                                        */
+
+K_FN int k_timerfd(void) {
+    k_file *f;
+    k_point();
+    f = k_open_fd(K_TIMERFD);
+    if (!f) return -1;
+    f->nonblock = 1;
+    return f->fd;
+}
+
+K_FN void k_timerfd_out(void *arg, uint64_t fd_and_setting) {
+    k_file *f = sim.file[fd_and_setting % K_FDS];
+    (void)arg;
+    if (!f || f->type != K_TIMERFD || f->armed != fd_and_setting / K_FDS) return;
+    f->armed = 0;
+    f->counter++;
+    k_wake(f, EPOLLIN);
+}
+
+/* Runs out once, ns from now; 0 disarms. A new setting forgets that an earlier one has run out. */
+K_FN int k_timerfd_set(int fd, int64_t ns) {
+    k_file *f;
+    k_point();
+    f = k_get(fd, "timerfd_settime");
+    if (!f) return -1;
+    if (f->type != K_TIMERFD || ns < 0) return errno = EINVAL, -1;
+    f->counter = 0;
+    f->armed = ns ? ++sim.serial : 0;
+    if (ns) k_at(ns, k_timerfd_out, NULL, f->armed * K_FDS + (uint64_t)fd);
+    return 0;
+}
+
+/* From here on this is the child of a fork: other threads are gone; epoll fds are the parent's as well, who still uses
+   them. */
+K_FN void k_fork(void) {
+    int fd;
+    sim.forks++;
+    k_threads_vanish();
+    for (fd = K_FIRST_FD; fd < K_FDS; fd++)
+        if (sim.file[fd] && sim.file[fd]->type == K_EPOLL) sim.file[fd]->parents = 1;
+    k_trace("fork", sim.forks, 0);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -929,7 +1158,7 @@ K_FN ssize_t k_readv(int fd, const struct iovec *iov, int n) {
     k_point();
     f = k_stream_of(fd, "read");
     if (!f) return -1;
-    if (f->type == K_EVENTFD) {
+    if (f->type == K_EVENTFD || f->type == K_TIMERFD) {
         if (!f->counter) return errno = EAGAIN, -1;
         memcpy(iov[0].iov_base, &f->counter, 8);
         f->counter = 0;
@@ -1022,9 +1251,12 @@ K_FN int k_socket(int domain, int type, int protocol) {
     k_point();
     (void)protocol;
     if (domain != AF_INET || (type & 0xf) != SOCK_STREAM) return errno = EAFNOSUPPORT, -1;
-    if (k_chance(sim.faults.socket_full)) return errno = EMFILE, -1;
-    f = k_open_fd(K_SOCKET);
-    if (!f) return -1;
+    sim.stats.sockets++;
+    f = k_chance(sim.faults.socket_full) ? NULL : k_open_fd(K_SOCKET);
+    if (!f) {
+        sim.stats.socket_full++;
+        return errno = EMFILE, -1;
+    }
     f->end = k_end_new(64 + (sim.faults.late ? k_below(4000) : 4000));
     f->end->file = f;
     f->nonblock = (type & SOCK_NONBLOCK) != 0;
@@ -1310,7 +1542,8 @@ K_FN int k_openat(const char *path, int flags) {
     k_inode *inode = k_lookup(path);
     k_file *f;
     if (!inode) return -1;
-    if (inode->fifo && !(flags & O_NONBLOCK) && !sim.on_worker)
+    sim.stats.opens++;
+    if (inode->fifo && !(flags & O_NONBLOCK) && !sim.on_worker && !k_is_worker())
         k_fail("blocking call", "the loop's thread opens the FIFO %s, which would block", path);
     f = k_open_fd(K_REGULAR);
     if (!f) return -1;
@@ -1331,7 +1564,11 @@ K_FN int k_blocking(int fd) {
 /* openat2; the flags of `resolve` as in linux/openat2.h: 0x08 beneath, 0x20 cached */
 K_FN int k_openat2(const char *path, int flags, uint64_t resolve) {
     k_inode *inode;
-    if (sim.faults.no_openat2) return errno = ENOSYS, -1;
+    k_point();
+    if (sim.faults.no_openat2) {
+        sim.stats.old_kernel++;
+        return errno = ENOSYS, -1;
+    }
     if ((resolve & 0x08) && (path[0] == '/' || strstr(path, ".."))) return errno = EXDEV, -1;
     inode = k_lookup(path);
     if ((resolve & 0x20) && (!inode || !inode->name_cached)) {
@@ -1353,6 +1590,7 @@ K_FN int k_fill_stat(const k_inode *inode, struct stat *st) {
 K_FN int k_fstat(int fd, struct stat *st) {
     k_file *f = k_get(fd, "fstat");
     if (!f) return -1;
+    sim.stats.stats++;
     if (f->inode) return k_fill_stat(f->inode, st);
     memset(st, 0, sizeof *st);
     st->st_mode = f->type == K_SOCKET || f->type == K_LISTENER ? S_IFSOCK | 0777 : S_IFIFO | 0600;
@@ -1361,16 +1599,24 @@ K_FN int k_fstat(int fd, struct stat *st) {
 
 K_FN int k_fstatat(const char *path, struct stat *st) {
     const k_inode *inode = k_lookup(path);
+    sim.stats.stats++;
     return inode ? k_fill_stat(inode, st) : -1;
 }
 
 K_FN ssize_t k_pread(int fd, void *buf, size_t n, int64_t offset, int cached_only) {
-    k_file *f = k_get(fd, "pread");
+    k_file *f;
     unsigned char *out = (unsigned char *)buf;
     uint64_t at = (uint64_t)offset, end;
+    k_point();
+    if (!cached_only && k_is_worker()) k_compute(k_range(100, 50000)); /* the disk */
+    f = k_get(fd, "pread");
     if (!f) return -1;
+    sim.stats.preads++;
     if (!f->inode || offset < 0) return errno = f->inode ? EINVAL : ESPIPE, -1;
-    if (cached_only && sim.faults.no_nowait) return errno = EOPNOTSUPP, -1;
+    if (cached_only && sim.faults.no_nowait) {
+        sim.stats.old_kernel++;
+        return errno = EOPNOTSUPP, -1;
+    }
     end = f->inode->size;
     if (cached_only && at < end) {
         if (at >= f->inode->cached) {
@@ -1393,17 +1639,13 @@ K_FN ssize_t k_pread(int fd, void *buf, size_t n, int64_t offset, int cached_onl
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>seam                                                                                                           */
 
-/* There are no threads here: a start fails as it does when the system has no more, and a futex is never reached. */
-K_FN int k_thread_start(void) {
-    sim.stats.thread_starts++;
-    return EAGAIN;
+/* On a worker, right before it takes something out of a word that it shares with the loop, or puts something in. */
+K_FN void k_before_exchange(const void *word, uintptr_t old) {
+    k_point();
+    if (sim.exchanges && k_is_worker()) sim.exchanges(word, old);
 }
-
-K_FN long k_futex(void) { k_fail("threads", "the loop's thread reached a futex"); }
-
-K_FN void k_lock(int *m, int take) {
-    if (*m == take) k_fail("mutex", take ? "locked twice" : "unlocked twice");
-    *m = take;
+K_FN void k_before_swap(const void *word, int will, uintptr_t value) {
+    if (will && sim.swaps && k_is_worker()) sim.swaps(word, value);
 }
 
 #define OL_SYS_MALLOC(n) k_malloc(n)
@@ -1439,18 +1681,21 @@ K_FN void k_lock(int *m, int take) {
 #define OL_SYS_BLOCK(fd) k_blocking(fd)
 #define OL__RESOLVE_BENEATH 0x08
 #define OL__RESOLVE_CACHED 0x20
+#define OL_SYS_TIMERFD() k_timerfd()
+#define OL_SYS_TIMERFD_SET(fd, ns) k_timerfd_set((fd), (ns))
+#define OL_SYS_FORKS() (sim.forks)
 #define OL_SYS_THREAD int
-#define OL_SYS_THREAD_START(thread, fn, arg) ((void)(thread), (void)(fn), (void)(arg), k_thread_start())
-#define OL_SYS_THREAD_JOIN(thread) ((void)(thread))
-#define OL_SYS_FUTEX_WAIT(word, value) ((void)(word), (void)(value), k_futex())
-#define OL_SYS_FUTEX_WAKE(word, n) ((void)(word), (void)(n), k_point())
+#define OL_SYS_THREAD_START(thread, fn, arg) k_thread_start((thread), (fn), (arg))
+#define OL_SYS_THREAD_JOIN(thread) k_thread_join(thread)
+#define OL_SYS_FUTEX_WAIT(word, value) k_futex_wait((word), (value))
+#define OL_SYS_FUTEX_WAKE(word, n) k_futex_wake((word), (n))
 #define OL_SYS_MUTEX int
 #define OL_SYS_MUTEX_INIT 0
-#define OL_SYS_MUTEX_LOCK(m) k_lock((m), 1)
-#define OL_SYS_MUTEX_UNLOCK(m) k_lock((m), 0)
-#define OL_SYS_NAP() k_point()
-#define OL_SYS_CPUS() 2
-#define OL_SYS_SCHED_IDLE() ((void)0)
+#define OL_SYS_MUTEX_LOCK(m) k_lock(m)
+#define OL_SYS_MUTEX_UNLOCK(m) k_unlock(m)
+#define OL_SYS_NAP() k_nap()
+#define OL_SYS_CPUS() (sim.cpus)
+#define OL_SYS_SCHED_IDLE() k_point()
 #define OL_SYS_PAUSE() k_pause()
 #define OL_SYS_ATOMIC(T) T
 #define OL_SYS_RELAXED __ATOMIC_RELAXED
@@ -1460,10 +1705,12 @@ K_FN void k_lock(int *m, int take) {
 #define OL_SYS_SEQ_CST __ATOMIC_SEQ_CST
 #define OL_SYS_LOAD(p, order) (k_point(), __atomic_load_n((p), (order)))
 #define OL_SYS_STORE(p, value, order) (k_point(), __atomic_store_n((p), (value), (order)))
-#define OL_SYS_XCHG(p, value, order) (k_point(), __atomic_exchange_n((p), (value), (order)))
+#define OL_SYS_XCHG(p, value, order)                                                                                   \
+    (k_before_exchange((p), (uintptr_t) * (p)), __atomic_exchange_n((p), (value), (order)))
 #define OL_SYS_ADD(p, value, order) (k_point(), __atomic_fetch_add((p), (value), (order)))
 #define OL_SYS_CAS(p, expected, value, order)                                                                          \
-    (k_point(), __atomic_compare_exchange_n((p), (expected), (value), 0, (order), OL_SYS_RELAXED))
+    (k_point(), k_before_swap((p), *(p) == *(expected), (uintptr_t)(value)),                                           \
+     __atomic_compare_exchange_n((p), (expected), (value), 0, (order), OL_SYS_RELAXED))
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Start and end                                                                                                    */
@@ -1478,14 +1725,28 @@ K_FN void k_boot(uint64_t seed) {
     sim.fd_limit = 1024;
     sim.lowest = K_FIRST_FD;
     sim.blocks.next = sim.blocks.prev = &sim.blocks;
+    sim.freed.next = sim.freed.prev = &sim.freed;
+    sim.thread[0].state = K_T_RUNS;
+    sim.nthreads = 1;
+    sim.cpus = 2;
     sim.barren_max = 20000;
     sim.waits_max = 1000000;
     sim.hash = 0xcbf29ce484222325u;
 }
 
-/* Frees all that is left, whatever state it is in. */
+/* The same with a fuzzer's bytes for the first choices; they must stay where they are. */
+K_FN void k_boot_bytes(const void *data, size_t len) {
+    k_boot(1);
+    sim.input = (const unsigned char *)data;
+    sim.ninput = len;
+}
+
+/* Frees all that is left, whatever state it is in. Threads that have not ended are forgotten. */
 K_FN void k_halt(void) {
     int fd;
+    sim.nthreads = 1;
+    sim.exchanges = NULL;
+    sim.swaps = NULL;
     for (fd = K_FIRST_FD; fd < K_FDS && sim.open; fd++) {
         if (!sim.file[fd]) continue;
         free(sim.file[fd]->ready);
@@ -1494,7 +1755,8 @@ K_FN void k_halt(void) {
         sim.open--;
     }
     while (sim.ends) k_end_release(sim.ends);
-    while (sim.blocks.next != &sim.blocks) k_free(sim.blocks.next + 1);
+    while (sim.blocks.next && sim.blocks.next != &sim.blocks) k_free(sim.blocks.next + 1);
+    (void)k_release_freed();
     free(sim.heap);
     free(sim.all);
     sim.heap = NULL;
@@ -1505,6 +1767,8 @@ K_FN void k_halt(void) {
 /* What the library still holds; a test calls it when it has closed its own fds. */
 K_FN void k_check_leaks(void) {
     int fd;
+    if (k_release_freed()) k_fail("memory", "a block was written to after it was freed");
+    if (sim.nthreads > 1) k_fail("leak", "a thread was not joined");
     if (sim.nblocks)
         k_fail("leak", "%lld blocks, %lld bytes were not freed", (long long)sim.nblocks, (long long)sim.bytes);
     for (fd = K_FIRST_FD; fd < K_FDS && sim.open; fd++)
