@@ -39,7 +39,7 @@
        >>backend    the vtable behind which work is done; the thread pool
      and under OFFLOAD_IMPLEMENTATION
        >>sys        the seam: every contact with the outside, replaceable by macros
-       >>memory >>list >>ring >>clock >>timers >>coroutine >>epoll >>partition >>gate
+       >>memory >>list >>ring >>clock >>timers >>coroutine >>epoll >>partition >>gate >>roots >>lock >>fds >>guest
        >>io:impl >>backend:isal >>files >>backend:software >>policy:impl >>op:impl >>backend:threads >>loop:impl >>entry
 
    ---------------------------------------------------------------------------------------------------------------
@@ -148,6 +148,12 @@
 #define ol_set_class OL__NAME(ol_set_class)
 #define ol_deadline OL__NAME(ol_deadline)
 #define ol_sleep OL__NAME(ol_sleep)
+#define ol_fork OL__NAME(ol_fork)
+#define ol_wait OL__NAME(ol_wait)
+#define ol_join OL__NAME(ol_join)
+#define ol_try_join OL__NAME(ol_try_join)
+#define ol_lock OL__NAME(ol_lock)
+#define ol_unlock OL__NAME(ol_unlock)
 #define ol__root_end OL__NAME(ol__root_end)
 #define ol__call OL__NAME(ol__call)
 #define ol_loop_create OL__NAME(ol_loop_create)
@@ -156,6 +162,9 @@
 #define ol_loop_step OL__NAME(ol_loop_step)
 #define ol_loop_stop OL__NAME(ol_loop_stop)
 #define ol_loop_drain OL__NAME(ol_loop_drain)
+#define ol_loop_fd OL__NAME(ol_loop_fd)
+#define ol_gate_enter OL__NAME(ol_gate_enter)
+#define ol_gate_leave OL__NAME(ol_gate_leave)
 #define ol_loop_desc_of OL__NAME(ol_loop_desc_of)
 #define ol_loop_get_stats OL__NAME(ol_loop_get_stats)
 #define ol_now OL__NAME(ol_now)
@@ -163,6 +172,14 @@
 #define ol_timer_start OL__NAME(ol_timer_start)
 #define ol_timer_stop OL__NAME(ol_timer_stop)
 #define ol_attach OL__NAME(ol_attach)
+#define ol_attach_guest OL__NAME(ol_attach_guest)
+#define ol_watch OL__NAME(ol_watch)
+#define ol_unwatch OL__NAME(ol_unwatch)
+#define ol_try_read OL__NAME(ol_try_read)
+#define ol_try_readv OL__NAME(ol_try_readv)
+#define ol_try_write OL__NAME(ol_try_write)
+#define ol_try_writev OL__NAME(ol_try_writev)
+#define ol_try_accept OL__NAME(ol_try_accept)
 #define ol_listen OL__NAME(ol_listen)
 #define ol_socket OL__NAME(ol_socket)
 #define ol_fd_raw OL__NAME(ol_fd_raw)
@@ -217,6 +234,9 @@ typedef struct ol_backend ol_backend;
 /* A handle of an fd of a loop: its number and a generation, so that a stale one is recognised. 0 is never valid. */
 typedef uint64_t ol_fd;
 
+/* What queues hold is told apart by the low bits of its address. */
+#define OL__ALIGNED __attribute__((aligned(8)))
+
 /* Run-time version: MAJOR << 16 | MINOR << 8 | PATCH of the implementation that was linked. */
 OL_API uint32_t ol_version(void);
 
@@ -252,19 +272,38 @@ struct ol_frame {
 };
 
 /* A coroutine. Embed it in a struct of yours; ol_spawn fills it. Members are read-only for you. 64 bytes. */
-struct ol_co {
+struct OL__ALIGNED ol_co {
     ol_frame frame;   /* the root's frame; must stay the first member */
     ol_frame *top;    /* innermost frame, resumed directly */
     ol_loop *loop;    /* the loop it runs on */
     union {
-        ol_co *next; /* queued: next in the queue */
-        ol_op *op;   /* waiting for this operation */
-        ol_fd fd;    /* waiting for this fd */
+        uintptr_t next; /* queued: the next in the queue */
+        ol_op *op;      /* waiting for this operation */
+        ol_co *child;   /* waiting for this child, NULL all */
+        ol_fd fd;       /* waiting for this fd */
     } link;
     int64_t result; /* result of the last await */
     uint32_t part;  /* its partition */
     uint32_t timer; /* its place in the loop's timer heap, 0 none */
 };
+
+/* A child: a coroutine that lives in the partition of the root that started it. 80 bytes. */
+typedef struct ol_child {
+    ol_co co;
+    struct ol_child *next_, *prev_;
+} ol_child;
+
+typedef struct ol__queue {
+    uintptr_t head, tail; /* no count: it would be two read-modify-writes on the path of a switch */
+} ol__queue;
+
+/* A lock for state that several partitions share. Embed it where that state is; zero it once. 48 bytes. */
+typedef struct ol_mutex {
+    ol_co *holder; /* NULL: free. Read-only for you */
+    ol_loop *loop_;
+    ol__queue waiting_;
+    struct ol_mutex *next_, *prev_;
+} ol_mutex;
 
 /* The struct of type `type` that embeds, as `member`, the running coroutine (ol_co) or sub-coroutine (ol_frame). */
 #define OL_SELF(co, type, member) ((type *)(void *)((char *)(co)->top - offsetof(type, member)))
@@ -273,6 +312,7 @@ struct ol_co {
 #define OL_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 enum { /* ol_frame.state */
+    OL__ENDING = 0x7ffffffe, /* at OL_END, waiting for its children */
     OL__RUNNING = 0x7fffffff
 };
 enum { /* ol_co.link of a coroutine that yields: it is neither a pointer nor a handle */
@@ -284,6 +324,11 @@ enum {                      /* ol_frame.bits of the root */
     OL__CO_RETRY = 0x8,     /* the fd may be ready: evaluate the await again */
     OL__CO_CANCELED = 0x10, /* ol_cancel was called */
     OL__CO_EXPIRED = 0x20,  /* its deadline has passed */
+    OL__CO_CHILD = 0x40,    /* it is a child */
+    OL__CO_ENDED = 0x80,    /* ... that has ended */
+    OL__CO_SEEN = 0x1000,   /* mark of the search for deadlocks */
+    OL__CO_RETURNED = 0x2000, /* ended by OL_RETURN, waiting for its children */
+    OL__CO_LOCKS_SHIFT = 24,  /* 24..27: locks that it holds, 15: that many or more */
     OL__CO_WAIT_SHIFT = 8,  /* 8..11: what it waits for */
     OL__CO_ERR_SHIFT = 16,  /* 16..23: which text belongs to the last error */
     OL__CO_ERR_OWN = 1u << OL__CO_ERR_SHIFT /* ... its own: a negative result of OL_RETURN */
@@ -333,19 +378,22 @@ enum {                      /* ol_frame.bits of the root */
         case __LINE__:;                                                                                                \
     } while (0)
 
-/* Ends this coroutine (or sub-coroutine) with a result. */
+/* Ends this coroutine (or sub-coroutine) with a result. A root's end waits for its children. */
 #define OL_RETURN(value)                                                                                               \
     do {                                                                                                               \
-        ol__end(ol__co, ol__frame, (value));                                                                           \
+        (void)ol__end(ol__co, ol__frame, (value), 0);                                                                  \
         return;                                                                                                        \
     } while (0)
 
 /* Closes the body: the coroutine ends with result 0. */
 #define OL_END(co) OL_END_THEN(co, (void)0)
 
-/* The same, then evaluates `after`, which may free the struct that the coroutine lives in. */
+/* The same, then evaluates `after`, which may free the struct that the coroutine and its children live in. */
 #define OL_END_THEN(co, after)                                                                                         \
-    ol__end((co), ol__frame, 0);                                                                                       \
+    if (0) {                                                                                                           \
+    case OL__ENDING:;                                                                                                  \
+    }                                                                                                                  \
+    if (ol__end((co), ol__frame, 0, 1)) return;                                                                        \
     after;                                                                                                             \
     return;                                                                                                            \
     }                                                                                                                  \
@@ -359,7 +407,8 @@ OL_API int ol_spawn(ol_loop *loop, ol_co *co, void (*fn)(ol_co *), ol_fd fd, int
 
 /* Asks a coroutine to end: its await, and each later one, ends with -ECANCELED. An await of an operation first waits
    for that operation, which is asked to stop and gives its true result if it was too late. Cancellation outranks a
-   deadline. The coroutine decides what to do: usually to clean up and end. From the loop's thread. */
+   deadline. A root's children are cancelled, too. The coroutine decides what to do: usually to clean up and end. From
+   the loop's thread. */
 OL_API void ol_cancel(ol_co *co);
 
 /* Called by the coroutine that was cancelled, so that it can await again while it cleans up: forgets the request. The
@@ -383,6 +432,40 @@ OL_API int ol_deadline(ol_co *co, int64_t ns);
    */
 OL_API int ol_sleep(ol_co *co, int64_t ns) OL__MUST_USE;
 
+/* Children: coroutines in the partition of a root, for full duplex and for several waits at once. They share its hold:
+   one runs at a time, and each may await the partition's fds. Children of a child are the root's, too. The root can't
+   end before them: its OL_END or OL_RETURN waits until they have. */
+
+/* Starts a child of the running coroutine `co`, with its class. It first runs from the loop, never from here. `child`
+   need not be initialised and must not be alive. 0, or -EINVAL. */
+OL_API int ol_fork(ol_co *co, ol_child *child, void (*fn)(ol_co *));
+
+/* Awaits the end of a child; the result is the child's (OL_RETURN; 0 from OL_END). The child's struct must be there
+   still. child NULL: of all children, for the root only; result 0. -EDEADLK: the child waits, if only through others,
+   for this coroutine. -EINVAL, -EXDEV (not of this partition), -ECANCELED, -ETIMEDOUT, -ENOMEM. */
+OL_API int ol_wait(ol_co *co, ol_child *child) OL__MUST_USE;
+
+/* Joins: fds that share state become one partition, for instance the two ends of a proxy. */
+
+/* Awaits that the whole partition of `fd` belongs to this coroutine's; if it is held, its turn there, first come, first
+   served with whatever else waits for it. Lasts until the fd is closed. The joined partition takes the highest class of
+   its fds and its root. Result 0; -EDEADLK: its holder waits, if only through others, for this partition. -EBADF,
+   -ECANCELED (also: fd was closed meanwhile), -ETIMEDOUT, -ENOMEM. O(fds of both), O(coroutines that wait for each
+   other) where it must wait. */
+OL_API int ol_join(ol_co *co, ol_fd fd) OL__MUST_USE;
+
+/* Joins the partitions of two fds now, from anywhere on the loop's thread. 0; -EBUSY if both are held; -EBADF. */
+OL_API int ol_try_join(ol_loop *loop, ol_fd a, ol_fd b);
+
+/* Awaits the lock: state shared across partitions, such as a cache, that must not change across an await. First come,
+   first served. It is released by ol_unlock, or by the end of its holder (of a root: at its OL_END, before it waits for
+   children). Result 0; -EDEADLK: its holder waits, if only through others, for this coroutine, or is it. -EXDEV
+   (another loop's), -ECANCELED, -ETIMEDOUT, -ENOMEM. */
+OL_API int ol_lock(ol_co *co, ol_mutex *mutex) OL__MUST_USE;
+
+/* Releases it; the next one in line has it at once. 0, or -EINVAL if co doesn't hold it. */
+OL_API int ol_unlock(ol_co *co, ol_mutex *mutex);
+
 /* True once when the await's result has arrived. */
 static inline int ol__take(ol_co *co) {
     const uint32_t bits = co->frame.bits;
@@ -390,18 +473,18 @@ static inline int ol__take(ol_co *co) {
     return (int)(bits & OL__CO_DONE);
 }
 
-OL_API void ol__root_end(ol_co *co);
+OL_API int ol__root_end(ol_co *co, int resume);
 
-static inline void ol__end(ol_co *co, ol_frame *frame, int64_t result) {
+static inline int ol__end(ol_co *co, ol_frame *frame, int64_t result, int resume) { /* 1: waits for its children */
     co->result = result;
     frame->state = 0;
     if (result < 0) co->frame.bits = (co->frame.bits & ~(0xffu << OL__CO_ERR_SHIFT)) | (uint32_t)OL__CO_ERR_OWN;
     if (frame->up) {
         co->top = frame->up;
         co->frame.bits |= (uint32_t)OL__CO_DONE;
-    } else {
-        ol__root_end(co);
+        return 0;
     }
+    return ol__root_end(co, resume);
 }
 
 OL_API int ol__call(ol_co *co, ol_frame *frame, void (*fn)(ol_co *)) OL__MUST_USE;
@@ -459,7 +542,7 @@ OL_API int ol_loop_create(ol_loop **loop, const ol_loop_desc *desc);
    called from inside the loop. */
 OL_API int ol_loop_destroy(ol_loop *loop);
 
-/* Runs until ol_loop_stop, or until no coroutine, timer or operation is left. 0, -EBUSY if it runs already, or an error
+/* Runs until ol_loop_stop, or until no coroutine, handler, timer or operation is left. 0, -EBUSY if it runs already, or an error
    of epoll. */
 OL_API int ol_loop_run(ol_loop *loop);
 
@@ -482,10 +565,22 @@ OL_API void ol_loop_get_stats(const ol_loop *loop, ol_loop_stats *stats);
 /* The loop's time in ns, monotonic, taken at the start of the round. */
 OL_API int64_t ol_now(const ol_loop *loop);
 
-/* A function called from the loop on behalf of any thread. Zero it once; the library only writes `next`. */
-typedef struct ol_post_node {
+/* Inside another loop (libevent, libuv, a server's own): watch this fd for readability, level-triggered, and call
+   ol_loop_step(loop, 0) when it is readable. From the first call of this on, each step ends armed: the fd turns readable
+   when a kernel event, a completion, a post or a timer is due, and after calls from outside a step that make work. An fd
+   >= 0 that stays the loop's, or a negative errno. Costs at most two system calls a step. */
+OL_API int ol_loop_fd(ol_loop *loop);
+
+/* A function called from the loop on behalf of any thread. Zero it once; the library only writes `next` and what ends in
+   an underscore. */
+typedef struct OL__ALIGNED ol_post_node {
     void (*fn)(ol_loop *loop, struct ol_post_node *node); /* called once for each accepted post */
     void *next;                                           /* NULL while it is not posted */
+    ol_fd fd; /* if not 0, it is called when this fd's partition is free, and holds it meanwhile; when the fd is closed
+                 by then, like one without */
+    uintptr_t link_;
+    uint32_t part_;
+    uint32_t reserved;
 } ol_post_node;
 
 /* Queues node; from any thread and from signal handlers; allocates nothing, takes no lock, can't fail for lack of
@@ -494,16 +589,18 @@ typedef struct ol_post_node {
 OL_API int ol_post(ol_loop *loop, ol_post_node *node);
 
 /* A timer with a callback. Zero it once. */
-typedef struct ol_timer {
+typedef struct OL__ALIGNED ol_timer {
     void (*fn)(ol_loop *loop, struct ol_timer *timer); /* called once, from the loop; may start it again */
-    uint32_t index;                                    /* place in the heap, 0 while it doesn't run */
-    uint32_t reserved;
+    ol_fd fd;       /* as in ol_post_node; set it while the timer doesn't run */
+    uintptr_t link_;
+    uint32_t index; /* place in the heap, 0 while it doesn't run */
+    uint32_t part_; /* partition that it waits for */
 } ol_timer;
 
 /* Starts or restarts: fn is called in ns nanoseconds, not earlier. 0, -EINVAL, -ENOMEM. O(log n). */
 OL_API int ol_timer_start(ol_loop *loop, ol_timer *timer, int64_t ns, void (*fn)(ol_loop *, ol_timer *));
 
-/* Stops it if it runs; fn will not be called. O(log n). */
+/* Stops it if it runs; fn will not be called, also if its time has come and it waits for its partition. O(log n). */
 OL_API void ol_timer_stop(ol_loop *loop, ol_timer *timer);
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -561,6 +658,59 @@ OL_API int ol_connect(ol_co *co, ol_fd fd, const struct sockaddr *addr, socklen_
 OL_API int ol_wait_readable(ol_co *co, ol_fd fd) OL__MUST_USE;
 OL_API int ol_wait_writable(ol_co *co, ol_fd fd) OL__MUST_USE;
 OL_API int ol_again(ol_loop *loop, ol_fd fd, int write);
+
+/* Handlers: a callback for each fd, gated like coroutines: while the partition is held it is not called. Level-triggered:
+   it is called again as long as what it watches for is there. Mix handlers and coroutines as you like; while a coroutine
+   lives in the partition, the handler waits. */
+
+enum { OL_READABLE = 1, OL_WRITABLE = 2 };
+
+typedef struct OL__ALIGNED ol_handler { /* zero it once */
+    void (*fn)(ol_loop *loop, struct ol_handler *handler, int ready); /* ready: which of `events`; both after an error */
+    ol_fd fd;       /* what it watches */
+    uintptr_t link_;
+    uint8_t events; /* OL_READABLE, OL_WRITABLE */
+    uint8_t state_;
+    uint8_t reserved[6];
+} ol_handler;
+
+/* Calls fn from the loop whenever fd is ready for one of `events`. An fd has one handler: another call changes what it
+   watches for, or replaces it. From inside it: anything but running the loop; if it closes its fd or is replaced, it may
+   free its struct. An operation that it submits holds the partition until `done` has returned. Use the ol_try_ functions;
+   after calls of your own that end with EAGAIN, call ol_again. Watch for OL_WRITABLE only while you have something to
+   write. 0, -EBADF, -EINVAL. */
+OL_API int ol_watch(ol_loop *loop, ol_fd fd, ol_handler *handler, int events,
+                    void (*fn)(ol_loop *loop, ol_handler *handler, int ready));
+
+/* Ends it; fn will not be called. ol_close does it, too. 0 or -EBADF. */
+OL_API int ol_unwatch(ol_loop *loop, ol_fd fd);
+
+/* Without waiting, for handlers and anywhere else on the loop's thread: the bytes transferred (reads: 0 at the end of the
+   stream; writes: perhaps fewer than asked for), or -EAGAIN, -EBADF, -EXDEV (the partition is somebody else's), -EBUSY (a
+   coroutine waits for it), or the error of the system call. */
+OL_API int64_t ol_try_read(ol_loop *loop, ol_fd fd, void *buf, size_t len);
+OL_API int64_t ol_try_readv(ol_loop *loop, ol_fd fd, const struct iovec *iov, int n);
+OL_API int64_t ol_try_write(ol_loop *loop, ol_fd fd, const void *buf, size_t len);
+OL_API int64_t ol_try_writev(ol_loop *loop, ol_fd fd, const struct iovec *iov, int n);
+
+/* The same for a connection: its ol_fd, as ol_accept gives it. When no fd is free, the listener counts as not readable
+   for 10 ms, so that its handler can't spin. */
+OL_API int64_t ol_try_accept(ol_loop *loop, ol_fd listener);
+
+/* Guests: fds that another loop polls, gated by this one, so that no event of an fd is handled while an operation of an
+   earlier one is out. */
+
+/* Gives fd a partition; it is not registered in our epoll, and can't be awaited. ol_watch gives it the handler that
+   hears of what was withheld. Take it out of the other loop before ol_close, which closes it. Errors as ol_attach. */
+OL_API int ol_attach_guest(ol_loop *loop, int fd, int cls, ol_fd *handle);
+
+/* Call it when the other loop reports `ready` (OL_READABLE, OL_WRITABLE) for the fd. 1: handle the event now, then call
+   ol_gate_leave; operations that you submit in between hold the partition until their `done` has returned. 0: the
+   partition is held; stop polling the fd (if you poll level-triggered). When it is free, ol_loop_step calls the handler
+   with all that was withheld; poll again from then on. -EBADF, -EINVAL (no guest's fd, no handler), -EBUSY (inside a step,
+   or ol_gate_leave was not called). */
+OL_API int ol_gate_enter(ol_loop *loop, ol_fd handle, int ready);
+OL_API int ol_gate_leave(ol_loop *loop); /* 0, or -EINVAL without ol_gate_enter */
 
 /* Regular files: on the spot where the page cache (name cache) has the answer, else as an operation of kind "file".
    `op` and all that the arguments point to belong to the library until the await returns. Evaluated once. */
@@ -622,7 +772,7 @@ typedef struct ol_stream {
 
 /* An operation. ol_prep_* fills it; members of the first group may then be changed before it is submitted. 128 bytes.
    */
-struct ol_op {
+struct OL__ALIGNED ol_op {
     const void *src; /* input */
     void *dst;       /* output */
     uint64_t len;    /* bytes of input (OL_OP_CALL: a size hint for the policy) */
@@ -820,6 +970,9 @@ struct ol_backend {
     int (*cancel)(void *channel, ol_op *op);
     /* Closes the channel; nothing is in flight. When it returns, no thread may touch `notify` any more. */
     void (*close)(void *channel);
+    /* In the child of a fork, before anything else is called there: forget what is in flight, threads are gone; the loop
+       completes it with -ECANCELED. 0 or a negative errno. NULL: the loop opens a new channel and forgets this one. */
+    int (*forked)(void *channel);
 };
 
 typedef struct ol_threads_desc {
@@ -870,6 +1023,7 @@ OL_API int ol_threads_destroy(ol_backend *backend);
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -914,6 +1068,19 @@ static int ol__sys_epoll_wait(int ep, struct epoll_event *events, int n, int64_t
         if (timeout_ns > INT_MAX) timeout_ns = INT_MAX;
     }
     return epoll_wait(ep, events, n, (int)timeout_ns);
+}
+#endif
+
+/* what guests need: a timer that wakes an epoll fd */
+#if !defined(OL_SYS_TIMERFD)
+#define OL_SYS_TIMERFD() timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+#define OL_SYS_TIMERFD_SET(fd, ns) ol__sys_timerfd_set((fd), (ns)) /* expires in ns; 0: never */
+static int ol__sys_timerfd_set(int fd, int64_t ns) {
+    struct itimerspec t;
+    memset(&t, 0, sizeof t);
+    t.it_value.tv_sec = (time_t)(ns / 1000000000);
+    t.it_value.tv_nsec = (long)(ns % 1000000000);
+    return timerfd_settime(fd, 0, &t, NULL);
 }
 #endif
 
@@ -1024,6 +1191,9 @@ static void ol__sys_sched_idle(void) {
     (void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &p);
 }
 #endif
+#if !defined(OL_SYS_AT_FORK) /* calls fn in each child of fork; 0 or an errno */
+#define OL_SYS_AT_FORK(fn) pthread_atfork(NULL, NULL, (fn))
+#endif
 #if !defined(OL_SYS_NAP) /* a moment's sleep of the thread */
 #define OL_SYS_NAP() ol__sys_nap()
 static void ol__sys_nap(void) {
@@ -1082,9 +1252,24 @@ static void ol__sys_nap(void) {
     X(OL__E_SYSTEM, 0, "a system call failed: strerror(-result) names the reason")                                     \
     X(OL__E_STALE, EBADF, "the fd is closed or its handle stale: use the handle that attach, accept or socket gave")   \
     X(OL__E_CLOSED, ECANCELED, "the fd was closed during the wait")                                                    \
-    X(OL__E_OTHER_PART, EXDEV, "the fd belongs to another partition: spawn the coroutine on it, or make it by "        \
-                               "ol_socket in the coroutine")                                                           \
+    X(OL__E_OTHER_PART, EXDEV, "the fd belongs to another partition: ol_join it first")                                \
     X(OL__E_WAITER, EBUSY, "another coroutine waits for this direction of the fd: one reader and one writer each")     \
+    X(OL__E_NOT_READY, EAGAIN, "nothing is there now: a handler will be called when it is")                            \
+    X(OL__E_GUEST_FD, ENOTSUP, "the fd is polled by another loop: to await it, give it to ol_attach instead")          \
+    X(OL__E_GATE, EINVAL, "ol_gate_enter needs an fd of ol_attach_guest, a handler (ol_watch), and what is ready")     \
+    X(OL__E_GATE_ENTERED, EBUSY, "between ol_gate_enter and ol_gate_leave only that one fd's event is handled")        \
+    X(OL__E_GATE_LEFT, EINVAL, "ol_gate_leave without an ol_gate_enter that gave 1")                                   \
+    X(OL__E_WATCH, EINVAL, "handler and fn must not be NULL, events OL_READABLE, OL_WRITABLE or both")                 \
+    X(OL__E_WATCH_OTHER, EINVAL, "the handler watches another fd: each fd needs an ol_handler of its own")             \
+    X(OL__E_JOIN, EBUSY, "both partitions are held: join when one is free, or from a coroutine by ol_join")            \
+    X(OL__E_DEADLOCK, EDEADLK, "this wait could never end: its holder waits for the caller. Take locks and joins in "  \
+                               "one order everywhere, or release what you hold first")                                 \
+    X(OL__E_MUTEX_LOOP, EXDEV, "the mutex is held in another loop: one loop's coroutines share a mutex")               \
+    X(OL__E_NOT_HOLDER, EINVAL, "the coroutine does not hold the mutex")                                               \
+    X(OL__E_FORK, EINVAL, "ol_fork needs the running coroutine, an ol_child and a function")                           \
+    X(OL__E_WAIT, EINVAL, "ol_wait needs a child that ol_fork started; only the root may wait for all")                \
+    X(OL__E_WAIT_PART, EXDEV, "the child belongs to another root")                                                     \
+    X(OL__E_FORKED, ECANCELED, "the process has forked: this operation goes on in the parent")                         \
     X(OL__E_CANCELED, ECANCELED, "the coroutine was cancelled: clean up and end, or call ol_cancel_clear")             \
     X(OL__E_DEADLINE, ETIMEDOUT, "the coroutine's deadline has passed: set a new one by ol_deadline, or end")          \
     X(OL__E_READ_ZERO, EINVAL, "a read of 0 bytes can't be told from the end of the stream: give it room")             \
@@ -1147,10 +1332,14 @@ OL_API void ol__panic(const char *text) {
 OL_API void ol_set_panic(void (*hook)(const char *text)) { ol__panic_hook = hook; }
 
 /* Cheap invariant checks; they stay on in release builds. */
+#if defined(OL_SYS_CHECK)
+#define OL__CHECK(condition, text) OL_SYS_CHECK(condition, text)
+#else
 #define OL__CHECK(condition, text)                                                                                     \
     do {                                                                                                               \
         if (__builtin_expect(!(condition), 0)) ol__panic("offload: broken invariant: " text);                          \
     } while (0)
+#endif
 
 /* Remedies for the errnos that servers meet; other errnos have their usual text. */
 static const char *ol__system_text(int number) {
@@ -1218,26 +1407,35 @@ static void *ol__grow(void *table, uint32_t *capacity, uint32_t need, size_t ele
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
-/* >>list: FIFO queues of coroutines and operations                                                                 */
+/* >>list: FIFO queues of whatever waits or is to run                                                               */
 
-/* An item is the address of an ol_co, or that of an ol_op with bit 0 set. */
+/* An item is the address of one of these, with its kind in the low bits. */
 typedef uintptr_t ol__item;
-
-typedef struct ol__queue {
-    ol__item head, tail; /* no count: it would be two read-modify-writes on the path of a switch */
-} ol__queue;
+enum { OL__CO = 0, OL__OP = 1, OL__TIMER = 2, OL__POST = 3, OL__HANDLER = 4, OL__KIND = 7 };
 
 static ol__item ol__item_co(ol_co *co) { return (uintptr_t)co; }
-static ol__item ol__item_op(ol_op *op) { return (uintptr_t)op | 1; }
-static ol_op *ol__item_to_op(ol__item item) { return (ol_op *)(item & ~(uintptr_t)1); }
+static ol__item ol__item_op(ol_op *op) { return (uintptr_t)op | OL__OP; }
+static ol_co *ol__item_to_co(ol__item item) { return (ol_co *)item; }
+static ol_op *ol__item_to_op(ol__item item) { return (ol_op *)(item & ~(uintptr_t)OL__KIND); }
+static void *ol__item_to(ol__item item) { return (void *)(item & ~(uintptr_t)OL__KIND); }
+
 static ol__item ol__item_next(ol__item item) {
-    return item & 1 ? (ol__item)ol__item_to_op(item)->next_ : (ol__item)((ol_co *)item)->link.next;
+    switch (item & OL__KIND) {
+    case OL__CO: return ((ol_co *)item)->link.next;
+    case OL__OP: return (ol__item)ol__item_to_op(item)->next_;
+    case OL__TIMER: return ((ol_timer *)ol__item_to(item))->link_;
+    case OL__POST: return ((ol_post_node *)ol__item_to(item))->link_;
+    default: return ((ol_handler *)ol__item_to(item))->link_;
+    }
 }
 static void ol__item_set_next(ol__item item, ol__item next) {
-    if (item & 1)
-        ol__item_to_op(item)->next_ = (ol_op *)next;
-    else
-        ((ol_co *)item)->link.next = (ol_co *)next;
+    switch (item & OL__KIND) {
+    case OL__CO: ((ol_co *)item)->link.next = next; break;
+    case OL__OP: ol__item_to_op(item)->next_ = (ol_op *)next; break;
+    case OL__TIMER: ((ol_timer *)ol__item_to(item))->link_ = next; break;
+    case OL__POST: ((ol_post_node *)ol__item_to(item))->link_ = next; break;
+    default: ((ol_handler *)ol__item_to(item))->link_ = next;
+    }
 }
 
 static void ol__push(ol__queue *q, ol__item item) {
@@ -1354,8 +1552,9 @@ typedef struct ol__slot { /* what the loop knows of an fd number */
     uint8_t cls;
     uint8_t reserved;
     uint32_t part;
-    uint32_t next_closing; /* fd + 1 of the next one that waits for its partition's operations */
-    ol_co *wait[2];        /* who waits to read, to write */
+    uint32_t next, prev; /* fd + 1 of its neighbours in the list of its partition's fds */
+    ol_co *wait[2];      /* who waits to read, to write */
+    ol_handler *handler;
 } ol__slot;
 
 enum { OL__READ = 1, OL__WRITE = 2, OL__EOF = 4, OL__ERROR = 8, OL__URGENT = 16 }; /* slot.bits: readiness */
@@ -1363,26 +1562,29 @@ enum { /* slot.flags */
     OL__OPEN = 1,       /* attached */
     OL__CLOSING = 2,    /* ol_close was called, close(2) waits for operations */
     OL__TCP = 4,        /* a short read means that it is drained */
-    OL__SOCKET = 8
+    OL__SOCKET = 8,
+    OL__GUEST = 16,     /* another loop polls it */
+    OL__JOINED = 32,    /* its class is its partition's */
+    OL__PAUSED = 64     /* a listener that waits for a free fd */
 };
 enum { OL__IN = 0, OL__OUT = 1 }; /* directions */
 
-typedef struct ol__part { /* a partition */
-    ol_co *holder;        /* the root that lives in it; OL__CALLBACK while a done callback runs in it */
-    ol_co *first, *last;  /* roots that wait for it, FIFO */
-    ol_op *ops;           /* its operations in flight */
-    uint32_t fds;         /* attached fds */
-    uint32_t closing;     /* fd + 1 of the first closing one; in a free partition: index of the next free one */
+typedef struct ol__part { /* a partition. It is held while it has a holder or an operation in flight */
+    ol__item holder;    /* the root that lives in it, or the callback that is to run or runs in it */
+    ol__queue waiting;  /* roots to start, callbacks to run, coroutines of other partitions that join: FIFO */
+    ol_op *ops;         /* its operations in flight */
+    ol_child *children; /* of its root */
+    uint32_t fd;        /* fd + 1 of its first fd */
+    uint32_t closing;   /* fds that wait for operations to be closed; in a free partition: the next free one */
 } ol__part;
 
-static ol_co ol__callback_holder;
-#define OL__CALLBACK (&ol__callback_holder)
+#define OL__CALLBACK ((ol__item)OL__KIND) /* holder: a done callback, or the guest */
 
 typedef struct ol__timer_entry {
     int64_t when;      /* the key; not later than wake and deadline */
     int64_t wake;      /* end of a sleep; a timer's time */
     int64_t deadline;
-    uintptr_t target;  /* ol_co, ol_op | 1, ol_timer | 2 */
+    ol__item target;   /* a coroutine, an operation or a timer */
 } ol__timer_entry;
 
 typedef struct ol__line { /* one for each class and sort: neither batch nor blocking calls hold up the others */
@@ -1422,11 +1624,22 @@ struct ol_loop {
     uint32_t heap_capacity;
     uint32_t heap_n;
     uint32_t user_timers;
+    uint32_t handlers;
+    uint32_t posts_held; /* taken from `posts`, waiting for their partitions */
+    ol_timer pause;      /* of listeners without a free fd */
+    ol_mutex *locks;     /* that are held */
+    ol_co **seen;        /* of the search for deadlocks */
+    uint32_t seen_capacity;
+    uint32_t seen_n;
+    int timerfd;         /* -1: nobody asked for ol_loop_fd */
+    int64_t armed;       /* when it expires */
+    uint32_t forks;      /* of the process, when `ep` was made */
     uint32_t budget;  /* what the running coroutine may still do without suspending */
     ol__queue ready[3];
     uint32_t latency_streak;
     ol_co *current;   /* the running coroutine */
-    uint32_t done_part; /* that of the running done callback */
+    uint32_t callback_part; /* that of the running callback */
+    uint32_t guest_part;    /* that of the event that the guest handles */
     ol_op *sync_op;   /* a synchronous waiter's operation */
     int inside, stop, draining;
     ol__lane lane[OL__LANES]; /* [0] is software */
@@ -1456,17 +1669,28 @@ OL_API void ol_notify_loop(ol_notify *notify) {
     }
 }
 
+/* After a call from outside a step that made work: who watches ol_loop_fd is to call ol_loop_step. */
+static void ol__outside(ol_loop *loop) {
+    if (loop->timerfd >= 0 && !loop->inside) ol_notify_loop(&loop->notify);
+}
+
+/* Forks that this process has behind it. A loop that was made before notices at its next use that its epoll fd is the
+   parent's and its workers are not here. */
+static uint32_t ol__forks;
+
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>timers: a 4-ary heap; each target knows its place                                                              */
 
+static void ol__heap_tell(ol__item target, uint32_t i) {
+    switch (target & OL__KIND) {
+    case OL__CO: ol__item_to_co(target)->timer = i; break;
+    case OL__OP: ol__item_to_op(target)->timer_ = i; break;
+    default: ((ol_timer *)ol__item_to(target))->index = i;
+    }
+}
 static void ol__heap_place(ol_loop *loop, uint32_t i, const ol__timer_entry *e) {
     loop->heap[i] = *e;
-    if ((e->target & 3) == 0)
-        ((ol_co *)e->target)->timer = i;
-    else if ((e->target & 3) == 1)
-        ((ol_op *)(e->target & ~(uintptr_t)3))->timer_ = i;
-    else
-        ((ol_timer *)(e->target & ~(uintptr_t)3))->index = i;
+    ol__heap_tell(e->target, i);
 }
 
 static void ol__heap_up(ol_loop *loop, uint32_t i, ol__timer_entry e) {
@@ -1501,7 +1725,7 @@ static void ol__heap_rekey(ol_loop *loop, uint32_t i, ol__timer_entry e) {
         ol__heap_down(loop, i, e);
 }
 
-static int ol__heap_add(ol_loop *loop, uintptr_t target, int64_t wake, int64_t deadline) {
+static int ol__heap_add(ol_loop *loop, ol__item target, int64_t wake, int64_t deadline) {
     void *heap = ol__grow(loop->heap, &loop->heap_capacity, loop->heap_n + 2, sizeof *loop->heap);
     if (!heap) return -ENOMEM;
     loop->heap = (ol__timer_entry *)heap;
@@ -1515,7 +1739,7 @@ static int ol__heap_add(ol_loop *loop, uintptr_t target, int64_t wake, int64_t d
 }
 
 static void ol__heap_remove(ol_loop *loop, uint32_t i) {
-    const uintptr_t target = loop->heap[i].target;
+    const ol__item target = loop->heap[i].target;
     const ol__timer_entry last = loop->heap[loop->heap_n--];
     if (i <= loop->heap_n) {
         if (last.when < loop->heap[i].when)
@@ -1523,12 +1747,7 @@ static void ol__heap_remove(ol_loop *loop, uint32_t i) {
         else
             ol__heap_down(loop, i, last);
     }
-    if ((target & 3) == 0)
-        ((ol_co *)target)->timer = 0;
-    else if ((target & 3) == 1)
-        ((ol_op *)(target & ~(uintptr_t)3))->timer_ = 0;
-    else
-        ((ol_timer *)(target & ~(uintptr_t)3))->index = 0;
+    ol__heap_tell(target, 0);
 }
 
 /* The sum of a time and a span, without overflow. */
@@ -1540,7 +1759,7 @@ static int ol__co_times(ol_co *co, int64_t wake, int64_t deadline) {
     ol_loop *loop = co->loop;
     if (!co->timer) {
         if (wake == OL_NEVER && deadline == OL_NEVER) return 0;
-        return ol__heap_add(loop, (uintptr_t)co, wake, deadline);
+        return ol__heap_add(loop, ol__item_co(co), wake, deadline);
     }
     ol__timer_entry e = loop->heap[co->timer];
     e.wake = wake;
@@ -1560,25 +1779,37 @@ static int64_t ol__co_deadline(const ol_co *co) {
 }
 static int64_t ol__co_wake(const ol_co *co) { return co->timer ? co->loop->heap[co->timer].wake : OL_NEVER; }
 
+static ol__item ol__item_timer(ol_timer *timer) { return (uintptr_t)timer | OL__TIMER; }
+
 OL_API int ol_timer_start(ol_loop *loop, ol_timer *timer, int64_t ns, void (*fn)(ol_loop *, ol_timer *)) {
     if (!loop || !timer || !fn) return ol__fail(OL__E_TIMER);
     const int64_t when = ol__after(ol__refresh(loop), ns > 0 ? ns : 0);
-    timer->fn = fn;
+    if (timer->part_) ol_timer_stop(loop, timer);
     if (!timer->index) {
-        if (ol__heap_add(loop, (uintptr_t)timer | 2, when, OL_NEVER) < 0) return -ENOMEM;
+        if (ol__heap_add(loop, ol__item_timer(timer), when, OL_NEVER) < 0) return -ENOMEM;
         loop->user_timers++;
-        return 0;
+    } else {
+        ol__timer_entry e = loop->heap[timer->index];
+        e.wake = when;
+        ol__heap_rekey(loop, timer->index, e);
     }
-    ol__timer_entry e = loop->heap[timer->index];
-    e.wake = when;
-    ol__heap_rekey(loop, timer->index, e);
+    timer->fn = fn;
+    ol__outside(loop);
     return 0;
 }
 
+static void ol__withdraw(ol_loop *loop, uint32_t index, ol__item item);
+
 OL_API void ol_timer_stop(ol_loop *loop, ol_timer *timer) {
-    if (!loop || !timer || !timer->index) return;
-    ol__heap_remove(loop, timer->index);
+    if (!loop || !timer || (!timer->index && !timer->part_)) return;
+    const uint32_t index = timer->part_;
+    timer->part_ = 0;
     loop->user_timers--;
+    if (timer->index)
+        ol__heap_remove(loop, timer->index);
+    else
+        ol__withdraw(loop, index, ol__item_timer(timer));
+    ol__outside(loop);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -1590,7 +1821,11 @@ enum { /* what a coroutine waits for */
     OL__W_OUT = 3,    /* an fd to become writable */
     OL__W_OP = 4,     /* an operation */
     OL__W_TIME = 5,   /* a time */
-    OL__W_PART = 6    /* its partition */
+    OL__W_PART = 6,   /* its partition, to start */
+    OL__W_JOIN = 7,   /* another partition, that of the fd in `result` */
+    OL__W_LOCK = 8,   /* the mutex in `result` */
+    OL__W_CHILD = 9,  /* a child, or all */
+    OL__W_END = 10    /* all children, at its end */
 };
 
 static uint32_t ol__waits(const ol_co *co) { return (co->frame.bits >> OL__CO_WAIT_SHIFT) & 0xf; }
@@ -1719,6 +1954,8 @@ OL_API int ol_sleep(ol_co *co, int64_t ns) {
 static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag);
 enum { OL__OP_CLASS = 3, OL__OP_CANCEL = 4, OL__OP_EXPIRED = 8, OL__OP_AWAITED = 16 }; /* op.flags_ */
 
+static void ol__queue_leave(ol_co *co);
+
 /* Takes a coroutine out of a wait for an fd, a time, or both (the pause of ol_accept). */
 static void ol__leave(ol_co *co) {
     const uint32_t what = ol__waits(co);
@@ -1740,22 +1977,36 @@ static void ol__interrupt(ol_co *co, uint8_t op_flag) {
     } else if (what == OL__W_IN || what == OL__W_OUT || what == OL__W_TIME) {
         ol__leave(co);
         ol__wake(co, OL__CO_RETRY);
+    } else if (what == OL__W_JOIN || what == OL__W_LOCK || what == OL__W_CHILD) {
+        ol__queue_leave(co);
+        ol__wake(co, OL__CO_RETRY);
     }
 }
-
-OL_API void ol_cancel(ol_co *co) {
+static void ol__cancel_one(ol_co *co) {
     if (co->frame.bits & OL__CO_CANCELED) return;
     co->frame.bits |= OL__CO_CANCELED;
     ol__interrupt(co, OL__OP_CANCEL);
+}
+
+OL_API void ol_cancel(ol_co *co) {
+    const ol__part *part = &co->loop->part[co->part];
+    ol__cancel_one(co);
+    for (ol_child *c = part->holder == ol__item_co(co) ? part->children : NULL; c; c = c->next_) ol__cancel_one(&c->co);
+    ol__outside(co->loop);
 }
 OL_API void ol_cancel_clear(ol_co *co) { co->frame.bits &= ~(uint32_t)OL__CO_CANCELED; }
 OL_API int ol_deadline(ol_co *co, int64_t ns) {
     co->frame.bits &= ~(uint32_t)OL__CO_EXPIRED;
     if (ns == OL_NEVER) return ol__co_times(co, ol__co_wake(co), OL_NEVER);
-    if (ns > 0) return ol__co_times(co, ol__co_wake(co), ol__after(ol__refresh(co->loop), ns));
+    if (ns > 0) {
+        const int r = ol__co_times(co, ol__co_wake(co), ol__after(ol__refresh(co->loop), ns));
+        ol__outside(co->loop);
+        return r;
+    }
     co->frame.bits |= OL__CO_EXPIRED;
     (void)ol__co_times(co, ol__co_wake(co), OL_NEVER);
     ol__interrupt(co, OL__OP_EXPIRED);
+    ol__outside(co->loop);
     return 0;
 }
 
@@ -1766,38 +2017,11 @@ OL_API int ol_set_class(ol_co *co, int cls) {
 }
 OL_API int ol_canceled(const ol_co *co) { return (co->frame.bits & OL__CO_CANCELED) != 0; }
 
-/* Runs what is due; a timer that its callback starts again waits for the next round, so this ends. */
-static void ol__run_timers(ol_loop *loop) {
-    const int64_t now = loop->now;
-    for (uint32_t n = loop->heap_n; n && loop->heap_n && loop->heap[1].when <= now; n--) {
-        const ol__timer_entry e = loop->heap[1];
-        if ((e.target & 3) == 2) {
-            ol_timer *timer = (ol_timer *)(e.target & ~(uintptr_t)3);
-            ol_timer_stop(loop, timer);
-            timer->fn(loop, timer);
-        } else if ((e.target & 3) == 1) {
-            ol__heap_remove(loop, 1);
-            ol__op_stop(loop, (ol_op *)(e.target & ~(uintptr_t)3), OL__OP_EXPIRED);
-        } else {
-            ol_co *co = (ol_co *)e.target;
-            if (e.deadline <= now) {
-                ol__co_times(co, e.wake, OL_NEVER);
-                co->frame.bits |= OL__CO_EXPIRED;
-                ol__interrupt(co, OL__OP_EXPIRED);
-            } else if (e.wake <= now) {
-                ol__leave(co);
-                ol__wake(co, OL__CO_DONE);
-            } else {
-                ol__heap_rekey(loop, 1, e);
-            }
-        }
-    }
-}
-
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>epoll: fds, handles, events                                                                                    */
 
-#define OL__WAKE_EVENT UINT64_MAX /* data of the loop's eventfd */
+#define OL__WAKE_EVENT UINT64_MAX        /* data of the loop's eventfd */
+#define OL__TIMER_EVENT (UINT64_MAX - 1) /* and of its timerfd */
 
 static ol_fd ol__handle(uint32_t gen, int fd) { return (uint64_t)gen << 32 | (uint32_t)fd; }
 
@@ -1809,11 +2033,17 @@ static ol__slot *ol__slot_of(const ol_loop *loop, ol_fd handle) {
     return slot->gen == (uint32_t)(handle >> 32) && (slot->flags & OL__OPEN) ? slot : NULL;
 }
 
+static void ol__offer(ol_loop *loop, const ol__slot *slot);
+
 /* A kernel event: readiness is added to the fd's state, and whoever waits for it becomes ready. No application code
    runs here, so no fd of the same burst can be closed or reused before its event is seen. */
 static void ol__event(ol_loop *loop, const struct epoll_event *event) {
     if (event->data.u64 == OL__WAKE_EVENT) { /* edge-triggered and never read: each write is an edge of its own */
         loop->stats.wakes++;
+        return;
+    }
+    if (event->data.u64 == OL__TIMER_EVENT) {
+        loop->armed = OL_NEVER;
         return;
     }
     ol__slot *slot = ol__slot_of(loop, event->data.u64);
@@ -1835,6 +2065,7 @@ static void ol__event(ol_loop *loop, const struct epoll_event *event) {
         ol__leave(co);
         ol__wake(co, OL__CO_RETRY);
     }
+    if (slot->handler) ol__offer(loop, slot);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -1854,25 +2085,260 @@ static uint32_t ol__part_new(ol_loop *loop) { /* 0: no memory */
     return i;
 }
 
-/* Starts the next root if the partition is free, through the ready queue; gives the partition back if nothing is left
-   of it. Partition 0 belongs to no root: operations submitted from outside of coroutines are listed there. */
+static int ol__held(const ol__part *part) { return part->holder || part->ops; }
+
+/* The list of a partition's fds. */
+static void ol__part_add_fd(ol_loop *loop, uint32_t index, uint32_t fd) {
+    ol__part *part = &loop->part[index];
+    ol__slot *slot = &loop->slot[fd];
+    slot->part = index;
+    slot->prev = 0;
+    slot->next = part->fd;
+    if (part->fd) loop->slot[part->fd - 1].prev = fd + 1;
+    part->fd = fd + 1;
+    loop->stats.fds++;
+}
+static void ol__part_remove_fd(ol_loop *loop, uint32_t fd) {
+    const ol__slot *slot = &loop->slot[fd];
+    if (slot->prev)
+        loop->slot[slot->prev - 1].next = slot->next;
+    else
+        loop->part[slot->part].fd = slot->next;
+    if (slot->next) loop->slot[slot->next - 1].prev = slot->prev;
+    loop->stats.fds--;
+}
+
+static void ol__part_free(ol_loop *loop, uint32_t index) {
+    loop->part[index].closing = loop->free_part;
+    loop->free_part = index;
+}
+
+/* The highest class among a partition's fds and its root; 0 if none was given. */
+static uint32_t ol__part_class(const ol_loop *loop, const ol__part *part) {
+    uint32_t cls = 0;
+    for (uint32_t fd = part->fd; fd; fd = loop->slot[fd - 1].next)
+        if (loop->slot[fd - 1].cls && (!cls || loop->slot[fd - 1].cls < cls)) cls = loop->slot[fd - 1].cls;
+    if (part->holder && (part->holder & OL__KIND) == OL__CO) {
+        const uint32_t own = ol__co_class(ol__item_to_co(part->holder));
+        if (!cls || own < cls) cls = own;
+    }
+    return cls;
+}
+
+static void ol__raise(ol_co *co, uint32_t cls) {
+    if (cls < ol__co_class(co)) co->frame.bits = (co->frame.bits & ~(uint32_t)OL__CO_CLASS) | cls;
+}
+
+/* After a join: all of it has the highest class. */
+static void ol__part_level(ol_loop *loop, uint32_t index) {
+    ol__part *part = &loop->part[index];
+    const uint32_t cls = ol__part_class(loop, part);
+    for (uint32_t fd = part->fd; fd; fd = loop->slot[fd - 1].next) {
+        loop->slot[fd - 1].cls = (uint8_t)cls;
+        loop->slot[fd - 1].flags |= OL__JOINED;
+    }
+    if (!cls) return;
+    if (part->holder && (part->holder & OL__KIND) == OL__CO) ol__raise(ol__item_to_co(part->holder), cls);
+    for (ol_child *c = part->children; c; c = c->next_) ol__raise(&c->co, cls);
+    for (ol__item i = part->waiting.head; i; i = ol__item_next(i))
+        if ((i & OL__KIND) == OL__CO && ol__waits(ol__item_to_co(i)) == OL__W_PART) ol__raise(ol__item_to_co(i), cls);
+}
+
+/* Makes partition `from`, which nobody holds, a part of `into`. What waits for it goes behind what waits there: between
+   the two there was no conflict, and so no order, until now. */
+static void ol__merge(ol_loop *loop, uint32_t into, uint32_t from) {
+    ol__part *old = &loop->part[from];
+    while (old->fd) {
+        const uint32_t fd = old->fd - 1;
+        ol__part_remove_fd(loop, fd);
+        ol__part_add_fd(loop, into, fd);
+    }
+    for (ol__item i = ol__pop(&old->waiting); i; i = ol__pop(&old->waiting)) {
+        ol_co *co = ol__item_to_co(i);
+        const uint32_t kind = i & OL__KIND;
+        if (kind == OL__TIMER) ((ol_timer *)ol__item_to(i))->part_ = into;
+        if (kind == OL__POST) ((ol_post_node *)ol__item_to(i))->part_ = into;
+        if (kind == OL__CO && ol__waits(co) == OL__W_PART) co->part = into;
+        if (kind == OL__CO && ol__waits(co) == OL__W_JOIN && co->part == into) { /* another one of the same root */
+            co->result = 0;
+            ol__wake(co, OL__CO_DONE);
+        } else {
+            ol__push(&loop->part[into].waiting, i);
+        }
+    }
+    ol__part_free(loop, from);
+    ol__part_level(loop, into);
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>gate: what may start in a partition, and when                                                                  */
+
+static void ol__ready_push(ol_loop *loop, uint32_t cls, ol__item item) {
+    ol__push(&loop->ready[cls == OL_LATENCY ? OL_LATENCY : OL_BATCH], item);
+}
+
+enum { OL__QUEUED = 1, OL__ADMITTED = 2 }; /* handler.state_: waits for its partition; holds it and is to run */
+
+static ol__item ol__item_handler(ol_handler *handler) { return (uintptr_t)handler | OL__HANDLER; }
+static int ol__handler_ready(const ol__slot *slot) { return slot->bits & slot->handler->events; }
+
+/* The partition is free, and this is the next in line. 0: there is nothing to do for it any more. */
+static int ol__admit(ol_loop *loop, uint32_t index, ol__item item) {
+    const ol__part *part = &loop->part[index];
+    if ((item & OL__KIND) == OL__CO) {
+        ol_co *co = ol__item_to_co(item);
+        if (ol__waits(co) == OL__W_JOIN) {
+            ol__merge(loop, co->part, index);
+            co->result = 0;
+            ol__wake(co, OL__CO_DONE);
+            return 1;
+        }
+        loop->part[index].holder = item;
+        ol__wake(co, 0);
+        return 1;
+    }
+    uint32_t cls = part->fd ? loop->slot[part->fd - 1].cls : 0;
+    if ((item & OL__KIND) == OL__HANDLER) {
+        ol_handler *h = (ol_handler *)ol__item_to(item);
+        const ol__slot *slot = ol__slot_of(loop, h->fd);
+        h->state_ = 0;
+        if (!ol__handler_ready(slot)) return 0; /* the holder has read it all */
+        h->state_ = OL__ADMITTED;
+        cls = slot->cls;
+    }
+    loop->part[index].holder = item;
+    ol__ready_push(loop, cls, item);
+    return 1;
+}
+
+/* Lets the next in line start if the partition is free, through the ready queue; gives the partition back if nothing is
+   left of it. Partition 0 belongs to no root: operations submitted from outside are listed there. */
 static void ol__part_release(ol_loop *loop, uint32_t index) {
     ol__part *part = &loop->part[index];
-    if (index == 0 || part->holder || part->ops) return;
-    ol_co *co = part->first;
-    if (co) {
-        part->first = co->link.next;
-        if (!part->first) part->last = NULL;
-        part->holder = co;
-        ol__wake(co, 0);
-    } else if (!part->fds) {
-        part->closing = loop->free_part;
-        loop->free_part = index;
+    if (index == 0 || ol__held(part)) return;
+    for (ol__item item = ol__pop(&part->waiting); item; item = ol__pop(&part->waiting))
+        if (ol__admit(loop, index, item)) return;
+    if (!part->fd) ol__part_free(loop, index);
+}
+
+/* To the end of a partition's line; it starts if the partition is free. */
+static void ol__gate(ol_loop *loop, uint32_t index, ol__item item) {
+    ol__part *part = &loop->part[index];
+    if (ol__held(part)) loop->stats.withheld++;
+    ol__push(&part->waiting, item);
+    ol__part_release(loop, index);
+}
+
+/* Takes a callback out of the line again, or off the ready queue, where it holds the partition. */
+static void ol__withdraw(ol_loop *loop, uint32_t index, ol__item item) {
+    ol__part *part = &loop->part[index];
+    if (part->holder != item) {
+        (void)ol__unlink(&part->waiting, item);
+        return;
+    }
+    if (!ol__unlink(&loop->ready[OL_LATENCY], item)) (void)ol__unlink(&loop->ready[OL_BATCH], item);
+    part->holder = 0;
+    ol__part_release(loop, index);
+}
+
+/* The fd may be ready for its handler. */
+static void ol__offer(ol_loop *loop, const ol__slot *slot) {
+    ol_handler *h = slot->handler;
+    if (h->state_ || !ol__handler_ready(slot)) return;
+    h->state_ = OL__QUEUED;
+    ol__gate(loop, slot->part, ol__item_handler(h));
+}
+
+/* Before and after a callback of the application that holds its partition. */
+static void ol__callback_begin(ol_loop *loop, uint32_t index) { loop->callback_part = index; }
+static void ol__callback_end(ol_loop *loop, uint32_t index) {
+    loop->callback_part = 0;
+    loop->part[index].holder = 0;
+}
+
+static void ol__run_handler(ol_loop *loop, ol_handler *h) {
+    const ol_fd fd = h->fd;
+    ol__slot *slot = ol__slot_of(loop, fd);
+    const uint32_t index = slot->part;
+    const int ready = ol__handler_ready(slot);
+    h->state_ = 0;
+    if (slot->flags & OL__GUEST) slot->bits = 0; /* who polls it will say so again */
+    ol__callback_begin(loop, index);
+    if (ready) h->fn(loop, h, ready);
+    ol__callback_end(loop, index);
+    slot = ol__slot_of(loop, fd); /* the handler may have closed it, and then its own memory is gone */
+    if (slot && slot->handler) ol__offer(loop, slot);
+    ol__part_release(loop, index);
+}
+
+/* A timer or a post that names a fd, in its turn. */
+static void ol__run_timer(ol_loop *loop, ol_timer *timer) {
+    const uint32_t index = timer->part_;
+    timer->part_ = 0;
+    loop->user_timers--;
+    ol__callback_begin(loop, index);
+    timer->fn(loop, timer);
+    ol__callback_end(loop, index);
+    ol__part_release(loop, index);
+}
+static void ol__run_post(ol_loop *loop, ol_post_node *node) {
+    const uint32_t index = node->part_;
+    loop->posts_held--;
+    node->part_ = 0;
+    (void)OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQ_REL); /* from here on it can be posted again */
+    ol__callback_begin(loop, index);
+    node->fn(loop, node);
+    ol__callback_end(loop, index);
+    ol__part_release(loop, index);
+}
+
+/* Runs what is due; a timer that its callback starts again waits for the next round, so this ends. */
+static void ol__run_timers(ol_loop *loop) {
+    const int64_t now = loop->now;
+    for (uint32_t n = loop->heap_n; n && loop->heap_n && loop->heap[1].when <= now; n--) {
+        const ol__timer_entry e = loop->heap[1];
+        if ((e.target & OL__KIND) == OL__TIMER) {
+            ol_timer *timer = (ol_timer *)ol__item_to(e.target);
+            const ol__slot *slot = timer->fd ? ol__slot_of(loop, timer->fd) : NULL;
+            ol__heap_remove(loop, 1);
+            if (slot) {
+                timer->part_ = slot->part;
+                ol__gate(loop, slot->part, e.target);
+            } else {
+                loop->user_timers--;
+                timer->fn(loop, timer);
+            }
+        } else if ((e.target & OL__KIND) == OL__OP) {
+            ol__heap_remove(loop, 1);
+            ol__op_stop(loop, ol__item_to_op(e.target), OL__OP_EXPIRED);
+        } else {
+            ol_co *co = ol__item_to_co(e.target);
+            if (e.deadline <= now) {
+                ol__co_times(co, e.wake, OL_NEVER);
+                co->frame.bits |= OL__CO_EXPIRED;
+                ol__interrupt(co, OL__OP_EXPIRED);
+            } else if (e.wake <= now) {
+                ol__leave(co);
+                ol__wake(co, OL__CO_DONE);
+            } else {
+                ol__heap_rekey(loop, 1, e);
+            }
+        }
     }
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
-/* >>gate: roots, attach, close                                                                                     */
+/* >>roots: spawn, children, end                                                                                    */
+
+static void ol__co_init(ol_co *co, ol_loop *loop, void (*fn)(ol_co *), uint32_t index, uint32_t bits) {
+    memset(co, 0, sizeof *co);
+    co->frame.fn = fn;
+    co->frame.bits = bits;
+    if (loop->draining) co->frame.bits |= OL__CO_CANCELED;
+    co->top = &co->frame;
+    co->loop = loop;
+    co->part = index;
+}
 
 OL_API int ol_spawn(ol_loop *loop, ol_co *co, void (*fn)(ol_co *), ol_fd fd, int cls) {
     if (!loop || !co || !fn || cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_SPAWN);
@@ -1881,73 +2347,341 @@ OL_API int ol_spawn(ol_loop *loop, ol_co *co, void (*fn)(ol_co *), ol_fd fd, int
         const ol__slot *slot = ol__slot_of(loop, fd);
         if (!slot) return ol__fail(OL__E_STALE);
         index = slot->part;
-        if (!cls) cls = slot->cls;
+        if (!cls || ((slot->flags & OL__JOINED) && slot->cls && slot->cls < cls)) cls = slot->cls;
     } else {
         index = ol__part_new(loop);
         if (!index) return -ENOMEM;
     }
-    memset(co, 0, sizeof *co);
-    co->frame.fn = fn;
-    co->frame.bits = cls ? (uint32_t)cls : (uint32_t)OL_BATCH;
-    if (loop->draining) co->frame.bits |= OL__CO_CANCELED;
-    co->top = &co->frame;
-    co->loop = loop;
-    co->part = index;
-    loop->stats.roots++;
+    ol__co_init(co, loop, fn, index, cls ? (uint32_t)cls : (uint32_t)OL_BATCH);
     ol__set_waits(co, OL__W_PART);
-    ol__part *part = &loop->part[index];
-    if (part->last)
-        part->last->link.next = co;
-    else
-        part->first = co;
-    part->last = co;
-    ol__part_release(loop, index);
-    if (part->last) loop->stats.withheld++;
+    loop->stats.roots++;
+    ol__gate(loop, index, ol__item_co(co));
+    ol__outside(loop);
     return 0;
 }
 
-OL_API void ol__root_end(ol_co *co) {
-    ol_loop *loop = co->loop;
+OL_API int ol_fork(ol_co *co, ol_child *child, void (*fn)(ol_co *)) {
+    if (!co || !child || !fn || co->loop->current != co) return ol__fail(OL__E_FORK);
+    ol__part *part = &co->loop->part[co->part];
+    ol__co_init(&child->co, co->loop, fn, co->part,
+                (co->frame.bits & (OL__CO_CLASS | OL__CO_CANCELED)) | (uint32_t)OL__CO_CHILD);
+    child->prev_ = NULL;
+    child->next_ = part->children;
+    if (part->children) part->children->prev_ = child;
+    part->children = child;
+    ol__wake(&child->co, 0);
+    return 0;
+}
+
+static void ol__locks_drop(ol_co *co);
+
+static void ol__root_gone(ol_loop *loop, ol_co *co) {
     const uint32_t index = co->part;
-    OL__CHECK(loop->current == co && loop->part[index].holder == co, "a root ended that doesn't hold its partition");
     (void)ol__co_times(co, OL_NEVER, OL_NEVER);
-    loop->part[index].holder = NULL;
-    loop->current = NULL; /* what runs after the end belongs to no partition */
+    loop->part[index].holder = 0;
     loop->stats.roots--;
     ol__part_release(loop, index);
 }
 
+/* Gives what ol_wait waited for to `co`, if it is `child` or the last one. */
+static void ol__child_tell(ol_co *co, const ol_co *child, int last) {
+    if (ol__waits(co) == OL__W_CHILD && co->link.child == child) {
+        if (child->result < 0)
+            ol__co_error(co, OL__E_RESULT, child->result);
+        else
+            co->result = child->result;
+        ol__wake(co, OL__CO_DONE);
+    } else if (ol__waits(co) == OL__W_CHILD && !co->link.child && last) {
+        co->result = 0;
+        ol__wake(co, OL__CO_DONE);
+    }
+}
+
+static void ol__child_end(ol_loop *loop, ol_co *co) {
+    ol_child *child = (ol_child *)(void *)co; /* its first member */
+    ol__part *part = &loop->part[co->part];
+    ol_co *root = ol__item_to_co(part->holder);
+    if (child->prev_)
+        child->prev_->next_ = child->next_;
+    else
+        part->children = child->next_;
+    if (child->next_) child->next_->prev_ = child->prev_;
+    co->frame.bits |= OL__CO_ENDED;
+    for (ol_child *c = part->children; c; c = c->next_) ol__child_tell(&c->co, co, 0);
+    ol__child_tell(root, co, !part->children);
+    if (part->children || ol__waits(root) != OL__W_END) return;
+    if (root->frame.bits & OL__CO_RETURNED)
+        ol__root_gone(loop, root);
+    else
+        ol__wake(root, 0);
+}
+
+/* A coroutine has reached its end. 1: it has children, and the end waits for them; with `resume` its function is called
+   once more then. */
+OL_API int ol__root_end(ol_co *co, int resume) {
+    ol_loop *loop = co->loop;
+    OL__CHECK(loop->current == co, "a coroutine ended that was not running");
+    (void)ol__co_times(co, OL_NEVER, OL_NEVER);
+    ol__locks_drop(co);
+    if (co->frame.bits & OL__CO_CHILD) {
+        ol__child_end(loop, co);
+    } else {
+        OL__CHECK(loop->part[co->part].holder == ol__item_co(co), "a root ended that doesn't hold its partition");
+        if (loop->part[co->part].children) {
+            co->frame.state = resume ? (uint32_t)OL__ENDING : 0;
+            if (!resume) co->frame.bits |= OL__CO_RETURNED;
+            co->link.child = NULL;
+            ol__set_waits(co, OL__W_END);
+            return 1;
+        }
+        ol__root_gone(loop, co);
+    }
+    loop->current = NULL; /* what runs after the end belongs to no partition */
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>lock: waiting on each other: children, joins, locks                                                            */
+
+/* Who waits for whom: for a lock, its holder; for a partition, its root and all children, since it is free when they have
+   ended; for a child, that child. A wait that would close a circle is refused. Each circle is closed by a coroutine
+   that starts to wait, so it is enough to look there. */
+static int ol__seen(ol_loop *loop, ol_co *co) {
+    if (co->frame.bits & OL__CO_SEEN) return 0;
+    void *p = ol__grow(loop->seen, &loop->seen_capacity, loop->seen_n + 1, sizeof *loop->seen);
+    if (!p) return OL__E_NO_MEMORY;
+    loop->seen = (ol_co **)p;
+    loop->seen[loop->seen_n++] = co;
+    co->frame.bits |= OL__CO_SEEN;
+    return 0;
+}
+static int ol__seen_group(ol_loop *loop, uint32_t index, int root) {
+    const ol__part *part = &loop->part[index];
+    int r = 0;
+    if (root && part->holder && (part->holder & OL__KIND) == OL__CO) r = ol__seen(loop, ol__item_to_co(part->holder));
+    for (ol_child *c = part->children; c && !r; c = c->next_) r = ol__seen(loop, &c->co);
+    return r;
+}
+/* Adds those for whom co waits. */
+static int ol__follow(ol_loop *loop, const ol_co *co) {
+    switch (ol__waits(co)) {
+    case OL__W_LOCK: return ol__seen(loop, ((const ol_mutex *)(uintptr_t)co->result)->holder);
+    case OL__W_JOIN: return ol__seen_group(loop, ol__slot_of(loop, (ol_fd)co->result)->part, 1);
+    case OL__W_CHILD: return co->link.child ? ol__seen(loop, co->link.child) : ol__seen_group(loop, co->part, 0);
+    case OL__W_END: return ol__seen_group(loop, co->part, 0);
+    default: return 0;
+    }
+}
+/* `co` is about to wait. 0, or why it must not. */
+static int ol__must_not_wait(ol_co *co) {
+    ol_loop *loop = co->loop;
+    loop->seen_n = 0;
+    int r = ol__follow(loop, co);
+    for (uint32_t i = 0; i < loop->seen_n && !r; i++) {
+        if (loop->seen[i] == co) r = OL__E_DEADLOCK;
+        if (!r) r = ol__follow(loop, loop->seen[i]);
+    }
+    for (uint32_t i = 0; i < loop->seen_n; i++) loop->seen[i]->frame.bits &= ~(uint32_t)OL__CO_SEEN;
+    return r;
+}
+
+/* Suspends until it is woken with a result, in a queue or in none; not if that could never come. */
+static int ol__wait_in(ol_co *co, uint32_t what, ol__queue *q) {
+    ol__set_waits(co, what);
+    const int refused = ol__must_not_wait(co);
+    if (refused) {
+        ol__set_waits(co, OL__W_READY);
+        return ol__co_situation(co, (enum ol__situation)refused);
+    }
+    if (q) ol__push(q, ol__item_co(co));
+    return OL__PENDING;
+}
+
+/* The opposite. */
+static void ol__queue_leave(ol_co *co) {
+    const uint32_t what = ol__waits(co);
+    if (what == OL__W_CHILD) return;
+    ol__queue *q = what == OL__W_LOCK ? &((ol_mutex *)(uintptr_t)co->result)->waiting_
+                                      : &co->loop->part[ol__slot_of(co->loop, (ol_fd)co->result)->part].waiting;
+    const int there = ol__unlink(q, ol__item_co(co));
+    OL__CHECK(there, "a waiter that its queue doesn't know");
+    (void)there;
+}
+
+static int ol__give_0(ol_co *co) {
+    co->result = 0;
+    return ol__give(co, 1);
+}
+
+OL_API int ol_wait(ol_co *co, ol_child *child) {
+    if (!ol__await_enter(co)) return ol__give(co, 1);
+    if (child ? !(child->co.frame.bits & OL__CO_CHILD) : (co->frame.bits & OL__CO_CHILD) != 0)
+        return ol__co_situation(co, OL__E_WAIT);
+    if (child && (child->co.frame.bits & OL__CO_ENDED)) {
+        if (child->co.result < 0) return ol__co_fail(co, OL__E_RESULT, child->co.result);
+        co->result = child->co.result;
+        return ol__give(co, 1);
+    }
+    if (child && (child->co.loop != co->loop || child->co.part != co->part)) return ol__co_situation(co, OL__E_WAIT_PART);
+    if (!child && !co->loop->part[co->part].children) return ol__give_0(co);
+    co->link.child = child ? &child->co : NULL;
+    return ol__wait_in(co, OL__W_CHILD, NULL);
+}
+
+OL_API int ol_join(ol_co *co, ol_fd fd) {
+    const int resumed = (co->frame.bits & OL__CO_RETRY) != 0;
+    ol_loop *loop = co->loop;
+    if (!ol__await_enter(co)) return ol__give(co, 1);
+    const ol__slot *slot = ol__slot_of(loop, fd);
+    if (!slot) return ol__co_situation(co, resumed ? OL__E_CLOSED : OL__E_STALE);
+    if (slot->part == co->part) return ol__give_0(co);
+    if (!ol__held(&loop->part[slot->part])) {
+        ol__merge(loop, co->part, slot->part);
+        return ol__give_0(co);
+    }
+    co->result = (int64_t)fd;
+    const int r = ol__wait_in(co, OL__W_JOIN, &loop->part[slot->part].waiting);
+    if (ol__waits(co) == OL__W_JOIN) loop->stats.withheld++;
+    return r;
+}
+
+OL_API int ol_try_join(ol_loop *loop, ol_fd a, ol_fd b) {
+    const ol__slot *x = loop ? ol__slot_of(loop, a) : NULL, *y = loop ? ol__slot_of(loop, b) : NULL;
+    if (!x || !y) return ol__fail(OL__E_STALE);
+    if (x->part == y->part) return 0;
+    if (ol__held(&loop->part[y->part])) {
+        if (ol__held(&loop->part[x->part])) return ol__fail(OL__E_JOIN);
+        ol__merge(loop, y->part, x->part);
+    } else {
+        ol__merge(loop, x->part, y->part);
+    }
+    return 0;
+}
+
+/* How many locks a coroutine holds, up to 15: most end with none, and need not look for them. */
+static uint32_t ol__locks(const ol_co *co) { return co->frame.bits >> OL__CO_LOCKS_SHIFT & 15; }
+
+static void ol__lock_take(ol_co *co, ol_mutex *m) {
+    ol_loop *loop = co->loop;
+    m->holder = co;
+    m->loop_ = loop;
+    m->prev_ = NULL;
+    m->next_ = loop->locks;
+    if (loop->locks) loop->locks->prev_ = m;
+    loop->locks = m;
+    if (ol__locks(co) < 15) co->frame.bits += 1u << OL__CO_LOCKS_SHIFT;
+}
+
+static void ol__lock_drop(ol_loop *loop, ol_mutex *m) {
+    ol_co *const next = ol__item_to_co(ol__pop(&m->waiting_));
+    if (m->prev_)
+        m->prev_->next_ = m->next_;
+    else
+        loop->locks = m->next_;
+    if (m->next_) m->next_->prev_ = m->prev_;
+    m->holder = NULL;
+    if (!next) return;
+    ol__lock_take(next, m);
+    next->result = 0;
+    ol__wake(next, OL__CO_DONE);
+}
+
+static void ol__locks_drop(ol_co *co) { /* its end */
+    ol_loop *loop = co->loop;
+    for (ol_mutex *m = ol__locks(co) ? loop->locks : NULL, *next; m; m = next) {
+        next = m->next_; /* who gets it is listed in front */
+        if (m->holder == co) ol__lock_drop(loop, m);
+    }
+    co->frame.bits &= ~(15u << OL__CO_LOCKS_SHIFT);
+}
+
+OL_API int ol_lock(ol_co *co, ol_mutex *mutex) {
+    if (!ol__await_enter(co)) return ol__give(co, 1);
+    if (!mutex) return ol__co_situation(co, OL__E_NULL);
+    if (mutex->holder && mutex->loop_ != co->loop) return ol__co_situation(co, OL__E_MUTEX_LOOP);
+    if (!mutex->holder) {
+        ol__lock_take(co, mutex);
+        return ol__give_0(co);
+    }
+    co->result = (int64_t)(intptr_t)mutex;
+    return ol__wait_in(co, OL__W_LOCK, &mutex->waiting_);
+}
+
+OL_API int ol_unlock(ol_co *co, ol_mutex *mutex) {
+    if (!co || !mutex || mutex->holder != co) return ol__fail(OL__E_NOT_HOLDER);
+    if (ol__locks(co) < 15) co->frame.bits -= 1u << OL__CO_LOCKS_SHIFT;
+    ol__lock_drop(co->loop, mutex);
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>fds: attach, close                                                                                             */
+
 static uint32_t ol__next_gen(uint32_t gen) { return gen >= 0x7fffffff ? 1 : gen + 1; }
 
-/* From here on the handle is stale, events of it are dropped, and who waits gets -ECANCELED. */
-static void ol__slot_retire(ol__slot *slot) {
+static void ol__handler_drop(ol_loop *loop, ol__slot *slot) {
+    ol_handler *h = slot->handler;
+    if (!h) return;
+    const uint8_t state = h->state_;
+    slot->handler = NULL;
+    loop->handlers -= !(slot->flags & OL__GUEST);
+    h->state_ = 0;
+    if (state) ol__withdraw(loop, slot->part, ol__item_handler(h));
+}
+
+/* From here on the handle is stale, events of it are dropped, and who waits for it gets -ECANCELED. */
+static void ol__slot_retire(ol_loop *loop, uint32_t fd) {
+    ol__slot *slot = &loop->slot[fd];
+    const int64_t handle = (int64_t)ol__handle(slot->gen, (int)fd);
+    ol__queue *waiting = &loop->part[slot->part].waiting;
+    for (ol__item i = waiting->head, next; i; i = next) {
+        next = ol__item_next(i);
+        ol_co *co = ol__item_to_co(i);
+        if ((i & OL__KIND) == OL__CO && ol__waits(co) == OL__W_JOIN && co->result == handle) ol__interrupt(co, 0);
+    }
     slot->gen = ol__next_gen(slot->gen);
-    slot->flags &= (uint8_t)~OL__OPEN;
+    slot->flags &= (uint8_t)~(OL__OPEN | OL__PAUSED);
     for (int dir = OL__IN; dir <= OL__OUT; dir++)
         if (slot->wait[dir]) ol__interrupt(slot->wait[dir], 0);
+    ol__handler_drop(loop, slot);
 }
+
+static int ol__register_as(int ep, int fd, uint64_t data, uint32_t events, int op) {
+    struct epoll_event event;
+    memset(&event, 0, sizeof event);
+    event.events = events | EPOLLET;
+    event.data.u64 = data;
+    return OL_SYS_EPOLL_CTL(ep, op, fd, &event);
+}
+static int ol__register(int ep, int fd, ol_fd handle, int op) {
+    return ol__register_as(ep, fd, handle, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI, op);
+}
+static int ol__register_own(int ep, int fd, uint64_t data) { /* never read: each write, each expiry is an edge of its own */
+    return ol__register_as(ep, fd, data, EPOLLIN, EPOLL_CTL_ADD);
+}
+
+static int ol__after_fork(ol_loop *loop);
 
 /* Registers fd in a partition (0: a new one). On failure nothing has changed, and fd is still the caller's. */
 static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t flags, uint32_t bits, ol_fd *handle) {
     if (fd < 0) return ol__fail(OL__E_FD_NUMBER);
+    const int r = ol__after_fork(loop);
+    if (r < 0) return r;
     const uint32_t had = loop->slots;
     void *table = ol__grow(loop->slot, &loop->slots, (uint32_t)fd + 1, sizeof *loop->slot);
     if (!table) return -ENOMEM;
     loop->slot = (ol__slot *)table;
     for (uint32_t i = had; i < loop->slots; i++) loop->slot[i].gen = loop->gen_seed;
     ol__slot *slot = &loop->slot[fd];
-    if (slot->flags & OL__CLOSING) return ol__fail(OL__E_ATTACHED);
     const int open = slot->flags & OL__OPEN;
+    if ((slot->flags & OL__CLOSING) || (open && ((slot->flags | flags) & OL__GUEST))) return ol__fail(OL__E_ATTACHED);
     const uint32_t mine = index ? index : ol__part_new(loop);
     if (!mine) return -ENOMEM;
-    struct epoll_event event;
-    memset(&event, 0, sizeof event);
-    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-    event.data.u64 = ol__handle(open ? ol__next_gen(slot->gen) : slot->gen, fd);
+    const ol_fd new_handle = ol__handle(open ? ol__next_gen(slot->gen) : slot->gen, fd);
     /* EEXIST: it is attached; or the number was closed while a duplicate of it lived, and the registration is still
        there */
-    if (OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_ADD, fd, &event) < 0 &&
-        (open || errno != EEXIST || OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_MOD, fd, &event) < 0)) {
+    if (!(flags & OL__GUEST) && ol__register(loop->ep, fd, new_handle, EPOLL_CTL_ADD) < 0 &&
+        (open || errno != EEXIST || ol__register(loop->ep, fd, new_handle, EPOLL_CTL_MOD) < 0)) {
         const int number = errno;
         if (!index) ol__part_release(loop, mine);
         if (number == EPERM) return ol__fail(OL__E_NOT_POLLABLE);
@@ -1955,19 +2689,17 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
     }
     if (open) { /* closed behind our back, and the number given out again: the old handle ends here */
         const uint32_t old = slot->part;
-        ol__slot_retire(slot);
-        loop->part[old].fds--;
-        loop->stats.fds--;
+        ol__slot_retire(loop, (uint32_t)fd);
+        ol__part_remove_fd(loop, (uint32_t)fd);
         ol__part_release(loop, old);
     }
     slot->bits = (uint8_t)bits;
     slot->flags = (uint8_t)(flags | OL__OPEN);
     slot->cls = (uint8_t)cls;
-    slot->part = mine;
     slot->wait[OL__IN] = slot->wait[OL__OUT] = NULL;
-    loop->part[mine].fds++;
-    loop->stats.fds++;
-    *handle = event.data.u64;
+    slot->handler = NULL;
+    ol__part_add_fd(loop, mine, (uint32_t)fd);
+    *handle = new_handle;
     return 0;
 }
 
@@ -1985,6 +2717,13 @@ OL_API int ol_attach(ol_loop *loop, int fd, int cls, ol_fd *handle) {
     if (fd < 0) return ol__fail(OL__E_FD_NUMBER);
     if (OL_SYS_NONBLOCK(fd) < 0) return ol__fail_errno(errno);
     return ol__attach(loop, fd, 0, cls, ol__socket_flags(fd), 0, handle);
+}
+
+OL_API int ol_attach_guest(ol_loop *loop, int fd, int cls, ol_fd *handle) {
+    if (!loop || !handle) return ol__fail(OL__E_NULL);
+    if (cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_OP_CLASS);
+    if (fd < 0) return ol__fail(OL__E_FD_NUMBER);
+    return ol__attach(loop, fd, 0, cls, ol__socket_flags(fd) | OL__GUEST, 0, handle);
 }
 
 OL_API int ol_listen(ol_loop *loop, const struct sockaddr *addr, socklen_t len, int backlog, int reuseport, int cls,
@@ -2017,20 +2756,19 @@ OL_API int ol_fd_raw(const ol_loop *loop, ol_fd handle) {
     return loop && ol__slot_of(loop, handle) ? (int)(uint32_t)handle : ol__fail(OL__E_STALE);
 }
 
-/* close(2) of what waited for the partition's operations. */
+/* close(2), now or when the last of the partition's operations is done. */
 static void ol__close_now(ol_loop *loop, uint32_t fd) {
-    ol__slot *slot = &loop->slot[fd];
-    slot->flags = 0;
-    loop->part[slot->part].fds--;
-    loop->stats.fds--;
+    loop->slot[fd].flags = 0;
+    ol__part_remove_fd(loop, fd);
     OL_SYS_CLOSE((int)fd);
 }
 static void ol__close_waiting(ol_loop *loop, uint32_t index) {
     ol__part *part = &loop->part[index];
-    while (index && part->closing && !part->ops) {
-        const uint32_t fd = part->closing - 1;
-        part->closing = loop->slot[fd].next_closing;
-        ol__close_now(loop, fd);
+    if (!part->closing || part->ops || !index) return;
+    part->closing = 0;
+    for (uint32_t fd = part->fd, next; fd; fd = next) {
+        next = loop->slot[fd - 1].next;
+        if (loop->slot[fd - 1].flags & OL__CLOSING) ol__close_now(loop, fd - 1);
     }
 }
 
@@ -2039,12 +2777,11 @@ OL_API int ol_close(ol_loop *loop, ol_fd handle) {
     if (!slot) return ol__fail(OL__E_STALE);
     const uint32_t fd = (uint32_t)handle;
     const uint32_t index = slot->part;
-    ol__slot_retire(slot);
+    ol__slot_retire(loop, fd);
     slot->flags |= OL__CLOSING;
     if (loop->part[index].ops) {
         if (slot->flags & OL__SOCKET) (void)OL_SYS_SHUTDOWN((int)fd);
-        slot->next_closing = loop->part[index].closing;
-        loop->part[index].closing = fd + 1;
+        loop->part[index].closing++;
         for (ol_op *op = loop->part[index].ops, *next; op; op = next) {
             next = op->next_in_part_;
             ol__op_stop(loop, op, OL__OP_CANCEL);
@@ -2053,6 +2790,67 @@ OL_API int ol_close(ol_loop *loop, ol_fd handle) {
         ol__close_now(loop, fd);
     }
     ol__part_release(loop, index);
+    ol__outside(loop);
+    return 0;
+}
+
+OL_API int ol_watch(ol_loop *loop, ol_fd fd, ol_handler *handler, int events,
+                    void (*fn)(ol_loop *, ol_handler *, int ready)) {
+    ol__slot *slot = loop ? ol__slot_of(loop, fd) : NULL;
+    if (!slot) return ol__fail(OL__E_STALE);
+    if (!handler || !fn || events < 1 || events > (OL_READABLE | OL_WRITABLE)) return ol__fail(OL__E_WATCH);
+    if (slot->handler != handler) {
+        const ol__slot *other = ol__slot_of(loop, handler->fd);
+        if (other && other->handler == handler) return ol__fail(OL__E_WATCH_OTHER);
+        ol__handler_drop(loop, slot);
+        handler->state_ = 0;
+        slot->handler = handler;
+        loop->handlers += !(slot->flags & OL__GUEST);
+    }
+    handler->fn = fn;
+    handler->fd = fd;
+    handler->events = (uint8_t)events;
+    ol__offer(loop, slot);
+    ol__outside(loop);
+    return 0;
+}
+
+OL_API int ol_unwatch(ol_loop *loop, ol_fd fd) {
+    ol__slot *slot = loop ? ol__slot_of(loop, fd) : NULL;
+    if (!slot) return ol__fail(OL__E_STALE);
+    ol__handler_drop(loop, slot);
+    ol__outside(loop);
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>guest: another loop polls, this one gates                                                                      */
+
+OL_API int ol_gate_enter(ol_loop *loop, ol_fd handle, int ready) {
+    ol__slot *slot = loop ? ol__slot_of(loop, handle) : NULL;
+    if (!slot) return ol__fail(OL__E_STALE);
+    if (!(slot->flags & OL__GUEST) || !slot->handler || ready < 1 || ready > (OL_READABLE | OL_WRITABLE))
+        return ol__fail(OL__E_GATE);
+    if (loop->inside) return ol__fail(OL__E_RUNNING);
+    if (loop->guest_part) return ol__fail(OL__E_GATE_ENTERED);
+    if (ol__held(&loop->part[slot->part])) {
+        slot->bits = (uint8_t)(slot->bits | ready);
+        ol__offer(loop, slot);
+        return 0;
+    }
+    loop->guest_part = slot->part;
+    loop->part[slot->part].holder = OL__CALLBACK;
+    ol__callback_begin(loop, slot->part);
+    return 1;
+}
+
+OL_API int ol_gate_leave(ol_loop *loop) {
+    if (!loop || !loop->guest_part) return ol__fail(OL__E_GATE_LEFT);
+    const uint32_t index = loop->guest_part;
+    loop->guest_part = 0;
+    ol__callback_end(loop, index);
+    ol__part_release(loop, index);
+    ol__outside(loop);
     return 0;
 }
 
@@ -2084,6 +2882,7 @@ static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resu
 
 /* Suspends until the fd's bit is set; nothing is registered for it. */
 static int ol__io_wait(ol_co *co, ol__slot *slot, ol_fd fd, int dir) {
+    if (slot->flags & OL__GUEST) return ol__co_situation(co, OL__E_GUEST_FD);
     slot->bits &= (uint8_t)~(dir == OL__IN ? OL__READ : OL__WRITE);
     slot->wait[dir] = co;
     co->link.fd = fd;
@@ -2100,22 +2899,29 @@ static void ol__short_read(ol__slot *slot) {
         slot->bits &= (uint8_t)~OL__READ;
 }
 
+/* Bytes read, or a negative errno; -EAGAIN clears the bit. */
+static int64_t ol__read_once(ol__slot *slot, ol_fd fd, const struct iovec *iov, int n, size_t len) {
+    const int raw = (int)(uint32_t)fd;
+    for (;;) {
+        const ssize_t k = n == 1 ? OL_SYS_READ(raw, iov->iov_base, len) : OL_SYS_READV(raw, iov, n);
+        if (k > 0 && (size_t)k < len) ol__short_read(slot);
+        if (k >= 0) return k;
+        if (ol__would_block(errno)) {
+            slot->bits &= (uint8_t)~(OL__READ | OL__URGENT);
+            return -EAGAIN;
+        }
+        if (errno != EINTR) return -errno;
+    }
+}
+
 static int ol__read_some(ol_co *co, ol_fd fd, const struct iovec *iov, int n, size_t len) {
     OL__IO_ENTER(OL__IN);
     (void)resumed;
     if (!len) return ol__co_situation(co, OL__E_READ_ZERO);
-    while (slot->bits & OL__READ) {
-        const int raw = (int)(uint32_t)fd;
-        const ssize_t k = n == 1 ? OL_SYS_READ(raw, iov->iov_base, len) : OL_SYS_READV(raw, iov, n);
-        if (k >= 0) {
-            if (k > 0 && (size_t)k < len) ol__short_read(slot);
-            return ol__done(co, k);
-        }
-        if (ol__would_block(errno)) {
-            slot->bits &= (uint8_t)~OL__URGENT;
-            break;
-        }
-        if (errno != EINTR) return ol__io_error(co, errno);
+    if (slot->bits & OL__READ) {
+        const int64_t k = ol__read_once(slot, fd, iov, n, len);
+        if (k >= 0) return ol__done(co, k);
+        if (k != -EAGAIN) return ol__io_error(co, (int)-k);
     }
     return ol__io_wait(co, slot, fd, OL__IN);
 }
@@ -2140,33 +2946,37 @@ OL_API int ol_readv(ol_co *co, ol_fd fd, const struct iovec *iov, int n) {
     return ol__read_some(co, fd, iov, n, (size_t)len);
 }
 
-static ssize_t ol__send(const ol__slot *slot, int fd, struct iovec *iov, int n) {
-    if (slot->flags & OL__SOCKET)
-        return n == 1 ? OL_SYS_SEND(fd, iov->iov_base, iov->iov_len) : OL_SYS_SENDV(fd, iov, n);
-    return n == 1 ? OL_SYS_WRITE(fd, iov->iov_base, iov->iov_len) : OL_SYS_WRITEV(fd, iov, n);
+/* Bytes sent, or a negative errno; -EAGAIN clears the bit. */
+static int64_t ol__send_once(ol__slot *slot, ol_fd fd, struct iovec *iov, int n) {
+    const int raw = (int)(uint32_t)fd;
+    for (;;) {
+        ssize_t k;
+        if (slot->flags & OL__SOCKET)
+            k = n == 1 ? OL_SYS_SEND(raw, iov->iov_base, iov->iov_len) : OL_SYS_SENDV(raw, iov, n);
+        else
+            k = n == 1 ? OL_SYS_WRITE(raw, iov->iov_base, iov->iov_len) : OL_SYS_WRITEV(raw, iov, n);
+        if (k >= 0) return k;
+        if (ol__would_block(errno)) {
+            slot->bits &= (uint8_t)~OL__WRITE;
+            return -EAGAIN;
+        }
+        if (errno != EINTR) return -errno;
+    }
 }
 
 OL_API int ol_write(ol_co *co, ol_fd fd, const void *buf, size_t len) {
     OL__IO_ENTER(OL__OUT);
-    struct iovec iov;
-    size_t sent = (size_t)co->result; /* what earlier evaluations of this await sent */
-    (void)resumed;
-    while (sent < len) {
-        if (!(slot->bits & OL__WRITE)) {
-            co->result = (int64_t)sent;
-            return ol__io_wait(co, slot, fd, OL__OUT);
-        }
-        iov.iov_base = (char *)(uintptr_t)buf + sent;
-        iov.iov_len = len - sent;
-        const ssize_t k = ol__send(slot, (int)(uint32_t)fd, &iov, 1);
-        if (k >= 0)
-            sent += (size_t)k;
-        else if (ol__would_block(errno))
-            slot->bits &= (uint8_t)~OL__WRITE;
-        else if (errno != EINTR)
-            return ol__io_error(co, errno);
+    (void)resumed; /* co->result: what earlier evaluations of this await sent */
+    while ((size_t)co->result < len) {
+        struct iovec iov;
+        iov.iov_base = (char *)(uintptr_t)buf + co->result;
+        iov.iov_len = len - (size_t)co->result;
+        const int64_t k = slot->bits & OL__WRITE ? ol__send_once(slot, fd, &iov, 1) : -EAGAIN;
+        if (k == -EAGAIN) return ol__io_wait(co, slot, fd, OL__OUT);
+        if (k < 0) return ol__io_error(co, (int)-k);
+        co->result += k;
     }
-    return ol__done(co, (int64_t)sent);
+    return OL__DONE;
 }
 
 /* Moves the array past k bytes, in place; empty entries stay where they are. */
@@ -2186,16 +2996,11 @@ OL_API int ol_writev(ol_co *co, ol_fd fd, struct iovec *iov, int n) {
     for (;;) {
         while (n && !iov->iov_len) iov++, n--;
         if (!n) return OL__DONE;
-        if (!(slot->bits & OL__WRITE)) return ol__io_wait(co, slot, fd, OL__OUT);
-        const ssize_t k = ol__send(slot, (int)(uint32_t)fd, iov, n);
-        if (k >= 0) {
-            ol__iov_advance(iov, n, (size_t)k);
-            co->result += k;
-        } else if (ol__would_block(errno)) {
-            slot->bits &= (uint8_t)~OL__WRITE;
-        } else if (errno != EINTR) {
-            return ol__io_error(co, errno);
-        }
+        const int64_t k = slot->bits & OL__WRITE ? ol__send_once(slot, fd, iov, n) : -EAGAIN;
+        if (k == -EAGAIN) return ol__io_wait(co, slot, fd, OL__OUT);
+        if (k < 0) return ol__io_error(co, (int)-k);
+        ol__iov_advance(iov, n, (size_t)k);
+        co->result += k;
     }
 }
 
@@ -2208,39 +3013,50 @@ static int ol__gone(int number) {
            number == ENETUNREACH;
 }
 
+/* One connection: 0 with its handle; or a negative errno: -EAGAIN clears the bit. -EINTR: one is gone, try again. The
+   table of slots may have moved. */
+static int ol__accept_once(ol_loop *loop, ol_fd fd, ol_fd *handle) {
+    ol__slot *slot = &loop->slot[(uint32_t)fd];
+    const int conn = OL_SYS_ACCEPT((int)(uint32_t)fd);
+    if (conn >= 0) {
+        /* a new connection can be written to; whether it can be read the kernel tells */
+        const int r = ol__attach(loop, conn, 0, slot->cls, slot->flags & (OL__SOCKET | OL__TCP), OL__WRITE, handle);
+        if (r < 0) OL_SYS_CLOSE(conn);
+        return r;
+    }
+    if (ol__would_block(errno)) {
+        slot->bits &= (uint8_t)~OL__READ;
+        return -EAGAIN;
+    }
+    return ol__gone(errno) ? -EINTR : -errno;
+}
+
+static void ol__accept_full(ol_loop *loop, int number) {
+    loop->stats.accept_full++;
+    ol__log(loop, 1, ol__system_text(number));
+}
+
 OL_API int ol_accept(ol_co *co, ol_fd fd) {
     OL__IO_ENTER(OL__IN);
     (void)resumed;
     ol_loop *loop = co->loop;
-    int number = 0;
-    while (slot->bits & OL__READ) {
-        const int conn = OL_SYS_ACCEPT((int)(uint32_t)fd);
-        if (conn >= 0) {
-            ol_fd handle;
-            /* a new connection can be written to; whether it can be read the kernel tells */
-            const uint32_t flags = slot->flags & (OL__SOCKET | OL__TCP);
-            const int r = ol__attach(loop, conn, 0, slot->cls, flags, OL__WRITE, &handle);
-            if (r == 0) return ol__done(co, (int64_t)handle);
-            OL_SYS_CLOSE(conn);
-            number = -r;
-            break;
-        }
-        number = errno;
-        if (ol__would_block(number)) return ol__io_wait(co, slot, fd, OL__IN);
-        if (!ol__gone(number)) break;
-        number = 0;
-        if (!ol__spend(loop, 1)) {
+    ol_fd handle = 0;
+    int r = slot->bits & OL__READ ? -EINTR : -EAGAIN;
+    while (r == -EINTR) {
+        r = ol__accept_once(loop, fd, &handle);
+        if (r == -EINTR && !ol__spend(loop, 1)) {
             ol__wake(co, OL__CO_RETRY);
             return OL__PENDING;
         }
     }
-    if (!number) return ol__io_wait(co, slot, fd, OL__IN);
-    loop->stats.accept_full++;
-    ol__log(loop, 1, ol__system_text(number));
-    ol__co_error(co, OL__E_SYSTEM, -number);
-    const int r = ol__wait_time(co, OL__ACCEPT_PAUSE_NS, fd, -number);
-    if (ol__waits(co) == OL__W_TIME) ol__slot_of(loop, fd)->wait[OL__IN] = co; /* else there was no memory for it */
-    return r;
+    if (r == 0) return ol__done(co, (int64_t)handle);
+    slot = &loop->slot[(uint32_t)fd];
+    if (r == -EAGAIN) return ol__io_wait(co, slot, fd, OL__IN);
+    ol__accept_full(loop, -r);
+    ol__co_error(co, OL__E_SYSTEM, r);
+    const int pending = ol__wait_time(co, OL__ACCEPT_PAUSE_NS, fd, r);
+    if (ol__waits(co) == OL__W_TIME) slot->wait[OL__IN] = co; /* else there was no memory for it */
+    return pending;
 }
 
 OL_API int ol_connect(ol_co *co, ol_fd fd, const struct sockaddr *addr, socklen_t len) {
@@ -2273,6 +3089,77 @@ OL_API int ol_again(ol_loop *loop, ol_fd fd, int write) {
     if (!slot) return ol__fail(OL__E_STALE);
     slot->bits &= (uint8_t)~(write ? OL__WRITE : OL__READ);
     return 0;
+}
+
+/* The common beginning of calls that don't wait: 0 with *slot, or a negative errno. They serve who runs in the fd's
+   partition, and others while nobody does. */
+static int ol__try_enter(ol_loop *loop, ol_fd fd, int dir, ol__slot **out) {
+    ol__slot *slot = loop ? ol__slot_of(loop, fd) : NULL;
+    if (!slot) return ol__fail(OL__E_STALE);
+    const uint32_t mine = loop->current ? loop->current->part : loop->callback_part;
+    if (mine != slot->part && (mine || ol__held(&loop->part[slot->part]))) return ol__fail(OL__E_OTHER_PART);
+    if (slot->wait[dir]) return ol__fail(OL__E_WAITER);
+    *out = slot;
+    if ((slot->flags & OL__GUEST) || (slot->bits & (dir == OL__IN ? OL__READ : OL__WRITE))) return 0;
+    return ol__fail(OL__E_NOT_READY);
+}
+static int64_t ol__tried(int64_t k) {
+    if (k == -EAGAIN) return ol__fail(OL__E_NOT_READY);
+    return k < 0 ? ol__fail_errno((int)-k) : k;
+}
+
+OL_API int64_t ol_try_readv(ol_loop *loop, ol_fd fd, const struct iovec *iov, int n) {
+    ol__slot *slot;
+    const int64_t len = ol__iov_len(iov, n);
+    if (len <= 0) return ol__fail(len ? OL__E_IOV : OL__E_READ_ZERO);
+    const int r = ol__try_enter(loop, fd, OL__IN, &slot);
+    return r ? r : ol__tried(ol__read_once(slot, fd, iov, n, (size_t)len));
+}
+OL_API int64_t ol_try_writev(ol_loop *loop, ol_fd fd, const struct iovec *iov, int n) {
+    ol__slot *slot;
+    if (ol__iov_len(iov, n) < 0) return ol__fail(OL__E_IOV);
+    const int r = ol__try_enter(loop, fd, OL__OUT, &slot);
+    return r ? r : ol__tried(ol__send_once(slot, fd, (struct iovec *)(uintptr_t)iov, n)); /* which it only reads */
+}
+OL_API int64_t ol_try_read(ol_loop *loop, ol_fd fd, void *buf, size_t len) {
+    struct iovec iov;
+    iov.iov_base = buf;
+    iov.iov_len = len;
+    return ol_try_readv(loop, fd, &iov, 1);
+}
+OL_API int64_t ol_try_write(ol_loop *loop, ol_fd fd, const void *buf, size_t len) {
+    struct iovec iov;
+    iov.iov_base = (char *)(uintptr_t)buf;
+    iov.iov_len = len;
+    return ol_try_writev(loop, fd, &iov, 1);
+}
+
+static void ol__pause_over(ol_loop *loop, ol_timer *timer) {
+    (void)timer;
+    for (uint32_t fd = 0; fd < loop->slots; fd++) {
+        if (!(loop->slot[fd].flags & OL__PAUSED)) continue;
+        loop->slot[fd].flags &= (uint8_t)~OL__PAUSED;
+        loop->slot[fd].bits |= OL__READ;
+        if (loop->slot[fd].handler) ol__offer(loop, &loop->slot[fd]);
+    }
+}
+
+OL_API int64_t ol_try_accept(ol_loop *loop, ol_fd fd) {
+    ol__slot *slot;
+    ol_fd handle = 0;
+    int r = ol__try_enter(loop, fd, OL__IN, &slot);
+    if (r) return r;
+    do r = ol__accept_once(loop, fd, &handle);
+    while (r == -EINTR);
+    if (r == 0) return (int64_t)handle;
+    if (r == -EAGAIN) return ol__tried(r);
+    ol__accept_full(loop, -r);
+    slot = &loop->slot[(uint32_t)fd];
+    if (loop->pause.index || ol_timer_start(loop, &loop->pause, OL__ACCEPT_PAUSE_NS, ol__pause_over) == 0) {
+        slot->flags |= OL__PAUSED;
+        slot->bits &= (uint8_t)~OL__READ;
+    }
+    return ol__fail_errno(-r);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -3042,10 +3929,10 @@ static void ol__op_report(ol_loop *loop, ol_op *op) {
     const int hold = index && !loop->part[index].holder;
     if (hold) loop->part[index].holder = OL__CALLBACK;
     ol__op_unlist(loop, op);
-    loop->done_part = index;
+    loop->callback_part = index;
     op->owner_.done(loop, op);
-    loop->done_part = 0;
-    if (hold) loop->part[index].holder = NULL;
+    loop->callback_part = 0;
+    if (hold) loop->part[index].holder = 0;
     ol__part_release(loop, index);
 }
 
@@ -3108,7 +3995,7 @@ static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
     if (full && (action == OL_FULL_FAIL || line->parked_n >= loop->desc.park_max))
         return (int)(op->result = ol__op_fail(op, OL__E_FULL));
     const int64_t due = op->timeout_us ? ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000) : OL_NEVER;
-    if (op->timeout_us && ol__heap_add(loop, (uintptr_t)op | 1, due, OL_NEVER) < 0)
+    if (op->timeout_us && ol__heap_add(loop, ol__item_op(op), due, OL_NEVER) < 0)
         return (int)(op->result = ol__op_fail(op, OL__E_NO_MEMORY));
     ol__op_list(loop, op);
     if (full) {
@@ -3160,6 +4047,7 @@ static void ol__flush_line(ol_loop *loop, ol__lane *lane, ol__line *line) {
     }
 }
 static void ol__flush(ol_loop *loop) {
+    if (loop->forks != ol__forks) return; /* forked inside this step */
     for (uint32_t i = 1; i < loop->lanes; i++)
         for (uint32_t k = 0; k < 4; k++) ol__flush_line(loop, &loop->lane[i], &loop->lane[i].line[k]);
 }
@@ -3247,7 +4135,7 @@ OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *, ol_op *))
     if (s != OL__E_NONE) return ol__fail(s);
     const ol_co *co = loop->current;
     const uint32_t inherited = co ? ol__co_class(co) : (uint32_t)OL_BATCH;
-    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, co ? co->part : loop->done_part);
+    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, co ? co->part : loop->callback_part);
     if (r < 0) {
         ol__last_error = ol_op_error(op);
         return r;
@@ -3258,12 +4146,14 @@ OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *, ol_op *))
         ol__op_list(loop, op);
         ol__op_finish(loop, op);
     }
+    ol__outside(loop);
     return 0;
 }
 
 OL_API int ol_op_cancel(ol_loop *loop, ol_op *op) {
     if (!loop || !op || op->magic_ != OL__OP_MAGIC || op->state_ == OL__IDLE) return ol__fail(OL__E_NOT_IN_FLIGHT);
     ol__op_stop(loop, op, OL__OP_CANCEL);
+    ol__outside(loop);
     return 0;
 }
 
@@ -3356,6 +4246,7 @@ struct ol__pool {
     ol_backend backend;
     ol_threads_desc desc;
     OL_SYS_MUTEX lock; /* start, open, close: never on the path of an operation */
+    OL_SYS_ATOMIC(uint32_t) forks; /* of the process, when its threads were started */
     OL_SYS_ATOMIC(uint32_t) channels;
     OL_SYS_ATOMIC(ol__pool_channel *) channel[OL__POOL_CHANNELS];
     OL_SYS_ATOMIC(uint32_t) stop;
@@ -3499,6 +4390,50 @@ static void *ol__worker_main(void *arg) {
     return NULL;
 }
 
+static const OL_SYS_MUTEX ol__unlocked = OL_SYS_MUTEX_INIT;
+static OL_SYS_MUTEX ol__fork_lock = OL_SYS_MUTEX_INIT;
+
+/* In the child of a fork the threads are gone, and what they and other threads were doing stands still: the rings are
+   emptied, the locks are made anew. Each loop completes its own operations. */
+static void ol__pool_reset(ol__pool *pool) {
+    const uint32_t channels = OL_SYS_LOAD(&pool->channels, OL_SYS_RELAXED);
+    for (uint32_t i = 0; i < channels; i++) {
+        ol__pool_channel *c = OL_SYS_LOAD(&pool->channel[i], OL_SYS_RELAXED);
+        for (int k = 0; k < 4; k++) {
+            const uint64_t tail = OL_SYS_LOAD(&c->ring[k].tail, OL_SYS_RELAXED);
+            OL_SYS_STORE(&c->ring[k].head, tail, OL_SYS_RELAXED);
+            for (uint64_t j = 0; j <= c->ring[k].mask; j++)
+                OL_SYS_STORE(&c->ring[k].slot[j], (ol_op *)NULL, OL_SYS_RELAXED);
+        }
+        OL_SYS_STORE(&c->done, (ol_op *)NULL, OL_SYS_RELAXED);
+        c->got = NULL;
+    }
+    for (uint32_t i = 0; i < OL__POOL_WORKERS; i++)
+        OL_SYS_STORE(&pool->worker[i].busy, (ol__pool_channel *)NULL, OL_SYS_RELAXED);
+    for (uint32_t i = 0; i < 2; i++) {
+        OL_SYS_STORE(&pool->sleep[i].waiters, 0u, OL_SYS_RELAXED);
+        OL_SYS_STORE(&pool->sleep[i].permits, 0u, OL_SYS_RELAXED);
+    }
+    memcpy(&pool->lock, &ol__unlocked, sizeof ol__unlocked);
+    pool->failed = 0;
+    OL_SYS_STORE(&pool->started, 0u, OL_SYS_RELAXED);
+}
+
+/* Before the pool is used for anything that may take its lock or wait for its threads. */
+static void ol__pool_here(ol__pool *pool) {
+    if (OL_SYS_LOAD(&pool->forks, OL_SYS_ACQUIRE) == ol__forks) return;
+    OL_SYS_MUTEX_LOCK(&ol__fork_lock);
+    if (OL_SYS_LOAD(&pool->forks, OL_SYS_RELAXED) != ol__forks) {
+        ol__pool_reset(pool);
+        OL_SYS_STORE(&pool->forks, ol__forks, OL_SYS_RELEASE);
+    }
+    OL_SYS_MUTEX_UNLOCK(&ol__fork_lock);
+}
+static int ol__channel_forked(void *channel) {
+    ol__pool_here(((ol__pool_channel *)channel)->pool);
+    return 0;
+}
+
 /* Starts the threads at the first operation; with fewer than asked for it goes on. 0, or a negative errno with none. */
 static int ol__pool_start(ol__pool *pool) {
     int r = 0;
@@ -3575,6 +4510,7 @@ static void ol__channel_free(ol__pool_channel *c) {
 
 static void ol__channel_close(void *channel) {
     ol__pool_channel *c = (ol__pool_channel *)channel;
+    ol__pool_here(c->pool);
     const uint32_t workers = OL_SYS_LOAD(&c->pool->started, OL_SYS_ACQUIRE);
     for (uint32_t i = 0; i < workers; i++)
         while (OL_SYS_LOAD(&c->pool->worker[i].busy, OL_SYS_ACQUIRE) == c) OL_SYS_NAP(); /* it may need our core */
@@ -3603,6 +4539,7 @@ static int ol__pool_open(void *self, ol_notify *notify, ol_channel *out) {
     ol__pool *pool = (ol__pool *)self;
     ol__pool_channel *c = NULL;
     int r = 0;
+    ol__pool_here(pool);
     OL_SYS_MUTEX_LOCK(&pool->lock);
     const uint32_t n = OL_SYS_LOAD(&pool->channels, OL_SYS_RELAXED);
     for (uint32_t i = 0; i < n && !c; i++) {
@@ -3630,7 +4567,6 @@ static int ol__pool_open(void *self, ol_notify *notify, ol_channel *out) {
 }
 
 OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc) {
-    static const OL_SYS_MUTEX unlocked = OL_SYS_MUTEX_INIT;
     ol_threads_desc d;
     memset(&d, 0, sizeof d);
     if (desc) d = *desc;
@@ -3646,7 +4582,8 @@ OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc) 
     ol__pool *pool = (ol__pool *)ol__zalloc(sizeof *pool);
     if (!pool) return ol__fail(OL__E_NO_MEMORY);
     pool->desc = d;
-    memcpy(&pool->lock, &unlocked, sizeof unlocked);
+    memcpy(&pool->lock, &ol__unlocked, sizeof ol__unlocked);
+    OL_SYS_STORE(&pool->forks, ol__forks, OL_SYS_RELAXED);
     pool->backend.version = OL_BACKEND_VERSION;
     pool->backend.kinds = (1u << OL__KINDS) - 2; /* all */
     pool->backend.name = "threads";
@@ -3657,6 +4594,7 @@ OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc) 
     pool->backend.look = ol__channel_look;
     pool->backend.cancel = ol__channel_cancel;
     pool->backend.close = ol__channel_close;
+    pool->backend.forked = ol__channel_forked;
     *backend = &pool->backend;
     return 0;
 }
@@ -3665,6 +4603,7 @@ OL_API int ol_threads_destroy(ol_backend *backend) {
     if (!backend || backend->open != ol__pool_open) return ol__fail(OL__E_BACKEND_DESC);
     ol__pool *pool = (ol__pool *)backend->self;
     if (pool->loops) return ol__fail(OL__E_POOL_BUSY);
+    ol__pool_here(pool);
     OL_SYS_STORE(&pool->stop, 1u, OL_SYS_SEQ_CST);
     const uint32_t started = OL_SYS_LOAD(&pool->started, OL_SYS_ACQUIRE);
     for (uint32_t i = 0; i < 2; i++) {
@@ -3685,6 +4624,16 @@ OL_API int ol_threads_destroy(ol_backend *backend) {
 static OL_SYS_MUTEX ol__shared_lock = OL_SYS_MUTEX_INIT;
 static ol_backend *ol__shared_pool;
 static uint32_t ol__shared_users;
+
+/* Called by the system in the child, which has one thread: what another one had locked would stay locked for ever. */
+static void ol__process_forked(void) {
+    ol__forks++;
+    memcpy(&ol__shared_lock, &ol__unlocked, sizeof ol__unlocked);
+    memcpy(&ol__fork_lock, &ol__unlocked, sizeof ol__unlocked);
+}
+static pthread_once_t ol__fork_once = PTHREAD_ONCE_INIT;
+static int ol__fork_number;
+static void ol__watch_forks(void) { ol__fork_number = OL_SYS_AT_FORK(ol__process_forked); }
 
 static int ol__shared_get(ol_backend **backend) {
     int r = 0;
@@ -3738,9 +4687,26 @@ static void ol__run_posts(ol_loop *loop) {
     }
     while (first) {
         ol_post_node *node = first;
-        void *next = OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQ_REL); /* from here on it can be posted again */
+        const ol__slot *slot = node->fd ? ol__slot_of(loop, node->fd) : NULL;
+        /* one that waits for its partition can't be posted again, another can from here on */
+        void *next = OL_SYS_XCHG(&node->next, slot ? OL__LIST_END : NULL, OL_SYS_ACQ_REL);
         first = next == OL__LIST_END ? NULL : (ol_post_node *)next;
-        node->fn(loop, node);
+        if (slot) {
+            node->part_ = slot->part;
+            loop->posts_held++;
+            ol__gate(loop, slot->part, (uintptr_t)node | OL__POST);
+        } else {
+            node->fn(loop, node);
+        }
+    }
+}
+
+static void ol__run_item(ol_loop *loop, ol__item item) {
+    switch (item & OL__KIND) {
+    case OL__OP: ol__op_report(loop, ol__item_to_op(item)); break;
+    case OL__TIMER: ol__run_timer(loop, (ol_timer *)ol__item_to(item)); break;
+    case OL__POST: ol__run_post(loop, (ol_post_node *)ol__item_to(item)); break;
+    default: ol__run_handler(loop, (ol_handler *)ol__item_to(item));
     }
 }
 
@@ -3768,13 +4734,14 @@ static void ol__run_ready(ol_loop *loop) {
     for (uint32_t i = 1; i <= loop->desc.turn && (last[OL_LATENCY] || last[OL_BATCH]); i++) {
         const uint32_t cls = ol__next_class(loop);
         const ol__item item = ol__pop(&loop->ready[cls]);
+        if (!item) break; /* the last one was taken off */
         if (item == last[cls]) last[cls] = 0;
         int look = cls == OL_BATCH || i % 8 == 0;
         loop->stats.resumes++;
-        if (item & 1)
-            ol__op_report(loop, ol__item_to_op(item));
+        if (item & OL__KIND)
+            ol__run_item(loop, item);
         else
-            look |= ol__resume(loop, (ol_co *)item); /* who yields has computed */
+            look |= ol__resume(loop, ol__item_to_co(item)); /* who yields has computed */
         if (look && OL_SYS_NOW() - begin > OL__TURN_NS) break;
     }
 }
@@ -3859,16 +4826,103 @@ static int ol__wait(ol_loop *loop, int64_t limit) {
 }
 
 static int ol__alive(ol_loop *loop) {
-    return loop->stats.roots || loop->ops || loop->user_timers ||
+    return loop->stats.roots || loop->ops || loop->user_timers || loop->handlers || loop->posts_held ||
            OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END;
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>entry                                                                                                          */
 
+/* The first use of a loop in the child of a fork. The epoll fd is shared with the parent: closing it here changes
+   nothing there, but to remove a registration from it would. 0, or a negative errno, and it is tried again. */
+static int ol__fork_fds(ol_loop *loop, int fresh[3]) {
+    fresh[0] = OL_SYS_EPOLL_CREATE();
+    if (fresh[0] >= 0) fresh[1] = OL_SYS_EVENTFD();
+    if (fresh[1] >= 0 && loop->timerfd >= 0) fresh[2] = OL_SYS_TIMERFD();
+    if (fresh[0] < 0 || fresh[1] < 0 || (loop->timerfd >= 0 && fresh[2] < 0)) return -1;
+    if (ol__register_own(fresh[0], fresh[1], OL__WAKE_EVENT) < 0) return -1;
+    if (fresh[2] >= 0 && ol__register_own(fresh[0], fresh[2], OL__TIMER_EVENT) < 0) return -1;
+    for (uint32_t fd = 0; fd < loop->slots; fd++)
+        if ((loop->slot[fd].flags & (OL__OPEN | OL__GUEST)) == OL__OPEN &&
+            ol__register(fresh[0], (int)fd, ol__handle(loop->slot[fd].gen, (int)fd), EPOLL_CTL_ADD) < 0)
+            return -1;
+    return 0;
+}
+static int ol__fork_lanes(ol_loop *loop) {
+    for (uint32_t i = 1; i < loop->lanes; i++) {
+        ol__lane *lane = &loop->lane[i];
+        ol_backend *b = lane->backend;
+        const int r = b->forked ? b->forked(lane->channel.self) : b->open(b->self, &loop->notify, &lane->channel);
+        if (r < 0) return r;
+        if (!lane->channel.depth) lane->channel.depth = 1;
+        lane->in_backend = 0;
+        memset(lane->line, 0, sizeof lane->line);
+    }
+    return 0;
+}
+static int ol__after_fork(ol_loop *loop) {
+    int fresh[3] = {-1, -1, -1};
+    if (__builtin_expect(loop->forks == ol__forks, 1)) return 0;
+    if (ol__fork_fds(loop, fresh) < 0) {
+        const int number = errno;
+        for (int i = 0; i < 3; i++)
+            if (fresh[i] >= 0) OL_SYS_CLOSE(fresh[i]);
+        return ol__fail_errno(number);
+    }
+    OL_SYS_CLOSE(loop->ep);
+    OL_SYS_CLOSE(loop->notify.eventfd);
+    if (loop->timerfd >= 0) OL_SYS_CLOSE(loop->timerfd);
+    loop->ep = fresh[0];
+    loop->notify.eventfd = fresh[1];
+    loop->timerfd = fresh[2];
+    loop->armed = OL_NEVER;
+    loop->forks = ol__forks;
+    const int r = ol__fork_lanes(loop);
+    for (uint32_t i = 0; i < loop->used_parts; i++)
+        for (ol_op *op = loop->part[i].ops, *next; op; op = next) {
+            next = op->next_in_part_;
+            if (op->state_ == OL__FINISHED) continue;
+            op->result = ol__op_fail(op, OL__E_FORKED);
+            ol__op_finish(loop, op);
+        }
+    return r;
+}
+
+/* For who watches ol_loop_fd: the loop counts as asleep, and wakes by its eventfd or its timerfd. */
+static void ol__arm(ol_loop *loop) {
+    (void)OL_SYS_XCHG(&loop->notify.sleeping, 1u, OL_SYS_SEQ_CST);
+    ol__refresh(loop);
+    const int64_t wait = ol__work_waits(loop) ? 0 : ol__may_sleep(loop, -1);
+    const int64_t due = wait < 0 ? OL_NEVER : ol__after(loop->now, wait);
+    if (due == loop->armed) return;
+    loop->armed = due;
+    (void)OL_SYS_TIMERFD_SET(loop->timerfd, wait < 0 ? 0 : wait ? wait : 1);
+}
+
+OL_API int ol_loop_fd(ol_loop *loop) {
+    if (!loop) return ol__fail(OL__E_NULL);
+    const int r = ol__after_fork(loop);
+    if (r < 0 || loop->timerfd >= 0) return r < 0 ? r : loop->ep;
+    const int fd = OL_SYS_TIMERFD();
+    if (fd < 0) return ol__fail_errno(errno);
+    if (ol__register_own(loop->ep, fd, OL__TIMER_EVENT) < 0) {
+        const int number = errno;
+        OL_SYS_CLOSE(fd);
+        return ol__fail_errno(number);
+    }
+    loop->timerfd = fd;
+    loop->armed = OL_NEVER;
+    if (!loop->inside) ol__arm(loop);
+    return loop->ep;
+}
+
 OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns) {
     if (!loop) return ol__fail(OL__E_NULL);
     if (loop->inside) return ol__fail(OL__E_RUNNING);
+    if (loop->guest_part) return ol__fail(OL__E_GATE_ENTERED);
+    const int r = ol__after_fork(loop);
+    if (r < 0) return r;
+    if (loop->timerfd >= 0) (void)OL_SYS_XCHG(&loop->notify.sleeping, 0u, OL_SYS_SEQ_CST);
     loop->inside = 1;
     loop->stats.turns++;
     ol__refresh(loop);
@@ -3880,6 +4934,7 @@ OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns) {
     ol__run_timers(loop);
     ol__run_ready(loop);
     ol__flush(loop);
+    if (loop->timerfd >= 0) ol__arm(loop);
     loop->inside = 0;
     return n < 0 ? ol__fail_errno(-n) : ol__alive(loop);
 }
@@ -3899,8 +4954,9 @@ OL_API void ol_loop_stop(ol_loop *loop) { loop->stop = 1; }
 static void ol__cancel_all(ol_loop *loop) {
     for (uint32_t i = 0; i < loop->used_parts; i++) {
         const ol__part *part = &loop->part[i];
-        if (part->holder && part->holder != OL__CALLBACK) ol_cancel(part->holder);
-        for (ol_co *co = part->first; co; co = co->link.next) co->frame.bits |= OL__CO_CANCELED;
+        if (part->holder && (part->holder & OL__KIND) == OL__CO) ol_cancel(ol__item_to_co(part->holder));
+        for (ol__item item = part->waiting.head; item; item = ol__item_next(item))
+            if ((item & OL__KIND) == OL__CO) ol__item_to_co(item)->frame.bits |= OL__CO_CANCELED;
         for (ol_op *op = part->ops, *next; op; op = next) {
             next = op->next_in_part_;
             if (!(op->flags_ & OL__OP_AWAITED)) ol__op_stop(loop, op, OL__OP_CANCEL);
@@ -3926,17 +4982,20 @@ OL_API int ol_loop_drain(ol_loop *loop, int64_t timeout_ns) {
 
 static void ol__loop_free(ol_loop *loop) {
     while (loop->heap_n) ol__heap_remove(loop, loop->heap_n); /* the application's timers can be started elsewhere */
+    while (loop->locks) ol__lock_drop(loop, loop->locks);
     for (uint32_t fd = 0; fd < loop->slots; fd++)
         if (loop->slot[fd].flags & (OL__OPEN | OL__CLOSING)) OL_SYS_CLOSE((int)fd);
     for (uint32_t i = 1; i < loop->lanes; i++) loop->lane[i].backend->close(loop->lane[i].channel.self);
     if (loop->uses_default_pool) ol__shared_put();
     if (loop->ep >= 0) OL_SYS_CLOSE(loop->ep);
     if (loop->notify.eventfd >= 0) OL_SYS_CLOSE(loop->notify.eventfd);
+    if (loop->timerfd >= 0) OL_SYS_CLOSE(loop->timerfd);
     ol_exec_destroy(loop->exec);
     OL_SYS_FREE(loop->slot);
     OL_SYS_FREE(loop->part);
     OL_SYS_FREE(loop->heap);
     OL_SYS_FREE(loop->event);
+    OL_SYS_FREE(loop->seen);
     OL_SYS_FREE(loop);
 }
 
@@ -3945,7 +5004,7 @@ OL_API int ol_loop_destroy(ol_loop *loop) {
     if (loop->inside) return ol__fail(OL__E_RUNNING);
     if (loop->stats.roots) return ol__fail(OL__E_ALIVE);
     ol__cancel_all(loop);
-    while (loop->ops || OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END) {
+    while (loop->ops || loop->posts_held || OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END) {
         (void)ol_loop_step(loop, OL__RETRY_NS);
         if (loop->stats.roots) return ol__fail(OL__E_ALIVE); /* a callback started one */
     }
@@ -3997,19 +5056,18 @@ static int ol__lanes_open(ol_loop *loop) {
 
 static int ol__loop_init(ol_loop *loop) {
     static OL_SYS_ATOMIC(uint32_t) loops;
-    struct epoll_event event;
     ol_policy policy;
     /* handles of one loop are rarely those of another, so that a mistake shows */
     loop->gen_seed = (OL_SYS_ADD(&loops, 1u, OL_SYS_RELAXED) * 0x9e3779b1u >> 1 & 0x3fffffff) | 1;
-    loop->notify.eventfd = -1;
+    loop->notify.eventfd = loop->timerfd = -1;
     loop->used_parts = 1;
     loop->posts = OL__LIST_END;
     loop->ep = OL_SYS_EPOLL_CREATE();
     if (loop->ep < 0 || (loop->notify.eventfd = OL_SYS_EVENTFD()) < 0) return ol__fail_errno(errno);
-    memset(&event, 0, sizeof event);
-    event.events = EPOLLIN | EPOLLET;
-    event.data.u64 = OL__WAKE_EVENT;
-    if (OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_ADD, loop->notify.eventfd, &event) < 0) return ol__fail_errno(errno);
+    if (ol__register_own(loop->ep, loop->notify.eventfd, OL__WAKE_EVENT) < 0) return ol__fail_errno(errno);
+    pthread_once(&ol__fork_once, ol__watch_forks);
+    if (ol__fork_number) return ol__fail_errno(ol__fork_number);
+    loop->forks = ol__forks;
     loop->part = (ol__part *)ol__grow(NULL, &loop->parts, 1, sizeof *loop->part);
     loop->event = (struct epoll_event *)OL_SYS_MALLOC(loop->desc.events * sizeof *loop->event);
     loop->exec = ol_exec_create();
