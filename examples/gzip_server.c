@@ -707,8 +707,8 @@ static void read_request(ol_co *co) {
         c->idle = 1;
         OL_AWAIT(c->n, ol_wait_readable(co, c->fd));
         c->idle = 0;
-        if (c->n == -ECANCELED && c->server->stopping == 1 && bytes_waiting(c)) {
-            ol_cancel_clear(co); /* we stop, but this request was here before: it gets its answer */
+        if ((c->n == -ETIMEDOUT || (c->n == -ECANCELED && c->server->stopping == 1)) && bytes_waiting(c)) {
+            ol_cancel_clear(co); /* we stop, or were stopped, but this request was here before: it gets its answer */
             c->n = 0;
         }
         if (c->n < 0) OL_RETURN(c->n);
