@@ -1420,8 +1420,8 @@ static ol_op *ol__item_to_op(ol__item item) { return (ol_op *)(item & ~(uintptr_
 static void *ol__item_to(ol__item item) { return (void *)(item & ~(uintptr_t)OL__KIND); }
 
 static ol__item ol__item_next(ol__item item) {
+    if (__builtin_expect(!(item & OL__KIND), 1)) return ((ol_co *)item)->link.next;
     switch (item & OL__KIND) {
-    case OL__CO: return ((ol_co *)item)->link.next;
     case OL__OP: return (ol__item)ol__item_to_op(item)->next_;
     case OL__TIMER: return ((ol_timer *)ol__item_to(item))->link_;
     case OL__POST: return ((ol_post_node *)ol__item_to(item))->link_;
@@ -1429,8 +1429,11 @@ static ol__item ol__item_next(ol__item item) {
     }
 }
 static void ol__item_set_next(ol__item item, ol__item next) {
+    if (__builtin_expect(!(item & OL__KIND), 1)) {
+        ((ol_co *)item)->link.next = next;
+        return;
+    }
     switch (item & OL__KIND) {
-    case OL__CO: ((ol_co *)item)->link.next = next; break;
     case OL__OP: ol__item_to_op(item)->next_ = (ol_op *)next; break;
     case OL__TIMER: ((ol_timer *)ol__item_to(item))->link_ = next; break;
     case OL__POST: ((ol_post_node *)ol__item_to(item))->link_ = next; break;
@@ -1598,6 +1601,7 @@ typedef struct ol__lane { /* a loop's channel to a backend */
     ol_backend *backend;
     ol_channel channel;
     uint32_t in_backend;
+    uint32_t forks; /* of the process, when the channel was opened */
     ol__line line[4];
 } ol__lane;
 
@@ -1781,10 +1785,18 @@ static int64_t ol__co_wake(const ol_co *co) { return co->timer ? co->loop->heap[
 
 static ol__item ol__item_timer(ol_timer *timer) { return (uintptr_t)timer | OL__TIMER; }
 
+static void ol__withdraw(ol_loop *loop, uint32_t index, ol__item item);
+static void ol__timer_withdraw(ol_loop *loop, ol_timer *timer) {
+    const uint32_t index = timer->part_;
+    if (!index) return;
+    timer->part_ = 0;
+    loop->user_timers--;
+    ol__withdraw(loop, index, ol__item_timer(timer));
+}
+
 OL_API int ol_timer_start(ol_loop *loop, ol_timer *timer, int64_t ns, void (*fn)(ol_loop *, ol_timer *)) {
     if (!loop || !timer || !fn) return ol__fail(OL__E_TIMER);
     const int64_t when = ol__after(ol__refresh(loop), ns > 0 ? ns : 0);
-    if (timer->part_) ol_timer_stop(loop, timer);
     if (!timer->index) {
         if (ol__heap_add(loop, ol__item_timer(timer), when, OL_NEVER) < 0) return -ENOMEM;
         loop->user_timers++;
@@ -1794,21 +1806,18 @@ OL_API int ol_timer_start(ol_loop *loop, ol_timer *timer, int64_t ns, void (*fn)
         ol__heap_rekey(loop, timer->index, e);
     }
     timer->fn = fn;
+    ol__timer_withdraw(loop, timer); /* it had fired, and waited for its partition */
     ol__outside(loop);
     return 0;
 }
 
-static void ol__withdraw(ol_loop *loop, uint32_t index, ol__item item);
-
 OL_API void ol_timer_stop(ol_loop *loop, ol_timer *timer) {
-    if (!loop || !timer || (!timer->index && !timer->part_)) return;
-    const uint32_t index = timer->part_;
-    timer->part_ = 0;
-    loop->user_timers--;
-    if (timer->index)
+    if (!loop || !timer) return;
+    if (timer->index) {
         ol__heap_remove(loop, timer->index);
-    else
-        ol__withdraw(loop, index, ol__item_timer(timer));
+        loop->user_timers--;
+    }
+    ol__timer_withdraw(loop, timer);
     ol__outside(loop);
 }
 
@@ -4844,25 +4853,40 @@ static int ol__fork_fds(ol_loop *loop, int fresh[3]) {
     if (fresh[2] >= 0 && ol__register_own(fresh[0], fresh[2], OL__TIMER_EVENT) < 0) return -1;
     for (uint32_t fd = 0; fd < loop->slots; fd++)
         if ((loop->slot[fd].flags & (OL__OPEN | OL__GUEST)) == OL__OPEN &&
-            ol__register(fresh[0], (int)fd, ol__handle(loop->slot[fd].gen, (int)fd), EPOLL_CTL_ADD) < 0)
-            return -1;
+            ol__register(fresh[0], (int)fd, ol__handle(loop->slot[fd].gen, (int)fd), EPOLL_CTL_ADD) < 0 && errno != EBADF)
+            return -1; /* EBADF: the child has closed it by itself */
     return 0;
 }
 static int ol__fork_lanes(ol_loop *loop) {
     for (uint32_t i = 1; i < loop->lanes; i++) {
         ol__lane *lane = &loop->lane[i];
         ol_backend *b = lane->backend;
+        if (lane->forks == ol__forks) continue;
         const int r = b->forked ? b->forked(lane->channel.self) : b->open(b->self, &loop->notify, &lane->channel);
         if (r < 0) return r;
         if (!lane->channel.depth) lane->channel.depth = 1;
-        lane->in_backend = 0;
-        memset(lane->line, 0, sizeof lane->line);
+        lane->forks = ol__forks;
     }
     return 0;
+}
+static void ol__fork_ops(ol_loop *loop) {
+    for (uint32_t i = 1; i < loop->lanes; i++) {
+        loop->lane[i].in_backend = 0;
+        memset(loop->lane[i].line, 0, sizeof loop->lane[i].line);
+    }
+    for (uint32_t i = 0; i < loop->used_parts; i++)
+        for (ol_op *op = loop->part[i].ops, *next; op; op = next) {
+            next = op->next_in_part_;
+            if (op->state_ == OL__FINISHED) continue;
+            op->result = ol__op_fail(op, OL__E_FORKED);
+            ol__op_finish(loop, op);
+        }
 }
 static int ol__after_fork(ol_loop *loop) {
     int fresh[3] = {-1, -1, -1};
     if (__builtin_expect(loop->forks == ol__forks, 1)) return 0;
+    const int r = ol__fork_lanes(loop);
+    if (r < 0) return r;
     if (ol__fork_fds(loop, fresh) < 0) {
         const int number = errno;
         for (int i = 0; i < 3; i++)
@@ -4877,15 +4901,8 @@ static int ol__after_fork(ol_loop *loop) {
     loop->timerfd = fresh[2];
     loop->armed = OL_NEVER;
     loop->forks = ol__forks;
-    const int r = ol__fork_lanes(loop);
-    for (uint32_t i = 0; i < loop->used_parts; i++)
-        for (ol_op *op = loop->part[i].ops, *next; op; op = next) {
-            next = op->next_in_part_;
-            if (op->state_ == OL__FINISHED) continue;
-            op->result = ol__op_fail(op, OL__E_FORKED);
-            ol__op_finish(loop, op);
-        }
-    return r;
+    ol__fork_ops(loop);
+    return 0;
 }
 
 /* For who watches ol_loop_fd: the loop counts as asleep, and wakes by its eventfd or its timerfd. */
@@ -5003,6 +5020,8 @@ OL_API int ol_loop_destroy(ol_loop *loop) {
     if (!loop) return 0;
     if (loop->inside) return ol__fail(OL__E_RUNNING);
     if (loop->stats.roots) return ol__fail(OL__E_ALIVE);
+    const int r = ol__after_fork(loop);
+    if (r < 0) return r;
     ol__cancel_all(loop);
     while (loop->ops || loop->posts_held || OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END) {
         (void)ol_loop_step(loop, OL__RETRY_NS);
@@ -5038,6 +5057,7 @@ static int ol__lane_open(ol_loop *loop, ol_backend *b) {
     const int r = b->open(b->self, &loop->notify, &lane->channel);
     if (r < 0) return r;
     if (!lane->channel.depth) lane->channel.depth = 1;
+    lane->forks = ol__forks;
     loop->lanes++;
     return 0;
 }
