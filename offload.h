@@ -28,12 +28,12 @@
            OL_AWAIT(c->n, ol_run(co, ol_prep_deflate(&c->op, OL_GZIP, c->out, sizeof c->out, c->in, c->len)));
 
    CONTENTS (search for the tag)
-       >>manual     model, rules, threads, ownership, errors, build macros, limits and costs
+       >>manual     model, three ways in, rules, sharing, threads, forks, ownership, callbacks, errors, build macros, costs
        >>config     OL_API, versions, constants
        >>status     errors and their texts
-       >>co         coroutines: frames, OL_BEGIN, OL_AWAIT, OL_CALL, OL_END
+       >>co         coroutines: frames, OL_BEGIN, OL_AWAIT, OL_CALL, OL_END; children, joins, locks
        >>loop       the loop, timers, posts
-       >>io         fds, sockets, files
+       >>io         fds, sockets, handlers, guests, files
        >>op         operations: deflate, inflate, crc32, call
        >>policy     the table that decides where an operation runs
        >>backend    the vtable behind which work is done; the thread pool
@@ -48,12 +48,20 @@
    MODEL
      coroutine   a function `void f(ol_co *)` that runs until it must wait, returns, and is called again when it can
                  go on. Its state is a struct of yours with an ol_co inside. It has no stack and allocates nothing.
-     partition   the unit of conflict. Each fd has one. While a root coroutine lives in a partition, no other root of
-                 that partition starts: it waits its turn, first come, first served. Other partitions go on.
+     partition   the unit of conflict. Each fd has one, until ol_join makes two into one. A root coroutine holds its
+                 partition from its start to its end, whatever it awaits; a callback while it runs, and for as long as
+                 an operation that it submitted is out. Meanwhile nothing else of that partition starts: it waits its
+                 turn, first come, first served, and costs no system call. Other partitions go on.
      operation   heavy work described by an ol_op of yours: compress, checksum, call a function.
      policy      a table that decides for each operation whether it runs on the spot or on a backend, by its kind, its
                  class (latency-critical or batch) and its size. Every operation says where it ran and why.
      backend     something that runs operations: the built-in thread pool, or your own behind the same vtable.
+
+   THREE WAYS IN, each of use without the next, and free to mix
+     guest       your server keeps its own loop: it watches ol_loop_fd, calls ol_loop_step, and asks ol_gate_enter
+                 before it handles an event of an fd that may have an operation out (examples/guest.c).
+     handlers    our loop, a callback for each fd: ol_watch, ol_try_read, ol_submit (examples/handlers.c).
+     coroutines  straight-line code: ol_spawn, ol_read, ol_run (examples/echo.c, examples/gzip_server.c).
 
    RULES OF COROUTINES
      1. Locals die at an await. Keep state in the struct; declare locals without initialisers before OL_BEGIN, or in
@@ -66,11 +74,25 @@
      5. At most one await a line.
      6. After the end the library doesn't touch the ol_co again: OL_END_THEN(co, free(c)) is the place to free it.
 
+   SHARING
+     Fds that share state    ol_join: one partition, held by one root at a time (examples/proxy.c).
+     Full duplex             ol_fork: children of the root read and write at once; they share its hold.
+     State across partitions ol_lock: a mutex that pauses the coroutine, not the thread. Without an await in between
+                             there is nothing to lock: one coroutine runs at a time.
+     What waits for what     joins, locks and children are waited for; a wait that would close a circle gives -EDEADLK at
+                             once, and never otherwise.
+
    THREADS
      A loop and all that belongs to it is used by one thread, the one that runs it. ol_post and ol_notify_loop may be
      called from any thread and from signal handlers; all such calls must have returned before ol_loop_destroy (join the
      threads that make them first). ol_threads_create and ol_loop_create from any thread. Run one loop for each core, with
      SO_REUSEPORT listeners, and let them share a pool.
+
+   FORKS
+     A child of fork may go on with the loops of the thread that forked, or destroy them: at its next use a loop there
+     makes new descriptors of its own and leaves the parent's alone. Operations in flight complete in the child with
+     -ECANCELED; the parent's go on. Worker threads start again with the next operation. A child that only calls exec has
+     nothing to do: all descriptors of the library are close-on-exec.
 
    OWNERSHIP AND LIFE TIME
      ol_co, ol_op, ol_timer, ol_post_node and ol_stream are yours, at stable addresses:
@@ -86,7 +108,7 @@
      Negative errno values. Text that names the remedy: ol_co_error after an await, ol_op_error for an operation,
      ol_error for the other calls. -ENOSPC output too small, -EBADMSG corrupt input, -EIO device fault, -ETIMEDOUT
      deadline passed, -EAGAIN full, -ECANCELED, -ENOTSUP not built in, -EINVAL, -EBUSY, -EXDEV another partition's fd,
-     -EBADF closed or stale fd. The library never prints and never exits. A broken internal invariant, or a coroutine
+     -EDEADLK a wait that could never end, -EBADF closed or stale fd. The library never prints and never exits. A broken internal invariant, or a coroutine
      that breaks rule 3 or 4, calls the panic hook (default: abort).
 
    BUILD MACROS, defined before the inclusion, the same in every file
@@ -3494,7 +3516,8 @@ static int64_t ol__file_execute(ol_op *op) {
     case OL__FILE_OPEN:
         for (int tries = 0; tries < 64; tries++) { /* EAGAIN: a rename on the way raced with the check (openat2(2)) */
             r = ol__file_open(op, (int)(op->cap >> 32), 0);
-            if (r >= 0 || !(errno == EINTR || (errno == EAGAIN && (op->u.file.offset & OL_BENEATH)))) break;
+            const int raced = errno == EAGAIN && (op->u.file.offset & OL_BENEATH);
+            if (r >= 0 || (errno != EINTR && !raced)) break;
         }
         if (r < 0 && errno == ENOSYS) return ol__op_fail(op, OL__E_FILE_BENEATH);
         break;
@@ -3506,9 +3529,13 @@ static int64_t ol__file_execute(ol_op *op) {
 
 /* A name in the cache may still be that of a FIFO, a terminal or a leased file, whose open waits: so it is tried with
    O_NONBLOCK, and kept if it is a regular file or directory. */
+static int ol__file_plain(int fd) {
+    struct stat st;
+    if (OL_SYS_FSTAT(fd, &st) < 0) return 0;
+    return (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) && OL_SYS_BLOCK(fd) == 0;
+}
 static int ol__file_try_open(ol_op *op) {
     const int flags = (int)(op->cap >> 32);
-    struct stat st;
     const int fd = ol__file_open(op, flags | O_NONBLOCK, 1);
     if (fd < 0) {
         const int number = errno;
@@ -3517,8 +3544,7 @@ static int ol__file_try_open(ol_op *op) {
         op->result = ol__file_error(op, number);
         return 1;
     }
-    if (!(flags & O_NONBLOCK) &&
-        (OL_SYS_FSTAT(fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) || OL_SYS_BLOCK(fd) < 0)) {
+    if (!(flags & O_NONBLOCK) && !ol__file_plain(fd)) {
         OL_SYS_CLOSE(fd);
         return 0;
     }
@@ -3657,7 +3683,8 @@ static enum ol__situation ol__op_check_codec(const ol_op *op) {
     if (s && (s->finished || s->failed)) return OL__E_OP_STREAM;
     if (!op->dict_len) return OL__E_NONE;
     if (op->dict_len > 32768 || !op->u.codec.dict) return OL__E_OP_DICT;
-    return op->format != OL_RAW && !(s && s->started) ? OL__E_OP_DICT : OL__E_NONE;
+    const int first = !s || !s->started;
+    return op->format != OL_RAW && first ? OL__E_OP_DICT : OL__E_NONE;
 }
 
 /* What is wrong with an operation that is about to be submitted or executed. */
