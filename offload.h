@@ -561,7 +561,7 @@ OL_API int ol_loop_create(ol_loop **loop, const ol_loop_desc *desc);
 
 /* Frees a loop. Operations in flight are cancelled and waited for, however long that takes, because their buffers are
    in use; fds that are still attached are closed. -EBUSY while coroutines are alive (ol_loop_drain ends them) or when
-   called from inside the loop. */
+   called from inside the loop; an error of the system, when it can't ask for completions. */
 OL_API int ol_loop_destroy(ol_loop *loop);
 
 /* Runs until ol_loop_stop, or until no coroutine, handler, timer or operation is left. 0, -EBUSY if it runs already, or an error
@@ -1968,8 +1968,8 @@ static int ol__spend(ol_loop *loop, uint32_t cost) {
 }
 
 /* Suspends until a time, or until `fd` (if not 0) is closed; co->result is what the await then gives. */
-static int ol__wait_time(ol_co *co, int64_t ns, ol_fd fd, int64_t result) {
-    if (ol__co_times(co, ol__after(ol__refresh(co->loop), ns), ol__co_deadline(co)) < 0)
+static int ol__wait_time(ol_co *co, int64_t when, ol_fd fd, int64_t result) {
+    if (ol__co_times(co, when, ol__co_deadline(co)) < 0)
         return ol__co_situation(co, OL__E_NO_MEMORY);
     co->result = result;
     co->link.fd = fd;
@@ -1978,8 +1978,9 @@ static int ol__wait_time(ol_co *co, int64_t ns, ol_fd fd, int64_t result) {
 }
 
 OL_API int ol_sleep(ol_co *co, int64_t ns) {
+    const int resumed = (co->frame.bits & OL__CO_RETRY) != 0; /* interrupted, and then not: co->result is its end */
     if (!ol__await_enter(co)) return ol__give(co, 1);
-    return ol__wait_time(co, ns > 0 ? ns : 0, 0, 0);
+    return ol__wait_time(co, resumed ? co->result : ol__after(ol__refresh(co->loop), ns > 0 ? ns : 0), 0, 0);
 }
 
 static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag);
@@ -2006,6 +2007,7 @@ static void ol__interrupt(ol_co *co, uint8_t op_flag) {
     if (what == OL__W_OP) {
         ol__op_stop(co->loop, co->link.op, op_flag);
     } else if (what == OL__W_IN || what == OL__W_OUT || what == OL__W_TIME) {
+        if (what == OL__W_TIME) co->result = ol__co_wake(co);
         ol__leave(co);
         ol__wake(co, OL__CO_RETRY);
     } else if (what == OL__W_JOIN || what == OL__W_LOCK || what == OL__W_CHILD) {
@@ -2211,7 +2213,9 @@ static void ol__ready_push(ol_loop *loop, uint32_t cls, ol__item item) {
 enum { OL__QUEUED = 1, OL__ADMITTED = 2 }; /* handler.state_: waits for its partition; holds it and is to run */
 
 static ol__item ol__item_handler(ol_handler *handler) { return (uintptr_t)handler | OL__HANDLER; }
-static int ol__handler_ready(const ol__slot *slot) { return slot->bits & slot->handler->events; }
+static int ol__handler_ready(const ol__slot *slot) { /* a guest said itself what it wants to hear of */
+    return slot->bits & (slot->flags & OL__GUEST ? OL__READ | OL__WRITE : slot->handler->events);
+}
 
 /* The partition is free, and this is the next in line. 0: there is nothing to do for it any more. */
 static int ol__admit(ol_loop *loop, uint32_t index, ol__item item) {
@@ -3085,7 +3089,7 @@ OL_API int ol_accept(ol_co *co, ol_fd fd) {
     if (r == -EAGAIN) return ol__io_wait(co, slot, fd, OL__IN);
     ol__accept_full(loop, -r);
     ol__co_error(co, OL__E_SYSTEM, r);
-    const int pending = ol__wait_time(co, OL__ACCEPT_PAUSE_NS, fd, r);
+    const int pending = ol__wait_time(co, ol__after(ol__refresh(loop), OL__ACCEPT_PAUSE_NS), fd, r);
     if (ol__waits(co) == OL__W_TIME) slot->wait[OL__IN] = co; /* else there was no memory for it */
     return pending;
 }
@@ -5047,11 +5051,13 @@ OL_API int ol_loop_destroy(ol_loop *loop) {
     if (!loop) return 0;
     if (loop->inside) return ol__fail(OL__E_RUNNING);
     if (loop->stats.roots) return ol__fail(OL__E_ALIVE);
-    const int r = ol__after_fork(loop);
+    if (loop->guest_part) return ol__fail(OL__E_GATE_ENTERED);
+    int r = ol__after_fork(loop);
     if (r < 0) return r;
     ol__cancel_all(loop);
     while (loop->ops || loop->posts_held || OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END) {
-        (void)ol_loop_step(loop, OL__RETRY_NS);
+        r = ol_loop_step(loop, OL__RETRY_NS);
+        if (r < 0) return r;
         if (loop->stats.roots) return ol__fail(OL__E_ALIVE); /* a callback started one */
     }
     ol__loop_free(loop);
