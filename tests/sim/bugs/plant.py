@@ -1,0 +1,546 @@
+#!/usr/bin/env python3
+"""Plants bugs into a copy of offload.h, each behind a define.
+
+usage: plant.py OFFLOAD_H          writes the copy to the standard output
+       plant.py --list             name<TAB>what it does, one a line
+       plant.py --help
+
+A bug is a piece of offload.h, whole lines that occur exactly once, and what stands there instead when BUG_<name> is
+defined. A piece that is not found any more is an error: the bug has to be planted anew, or it is gone for good.
+"""
+import sys
+
+BUGS = []
+
+
+def bug(name, what, find, instead):
+    BUGS.append((name, what, find, instead))
+
+
+# ---- events and readiness
+
+bug("stale_event", "an event of an fd's earlier generation is taken for the new one's",
+    """    ol__slot *slot = ol__slot_of(loop, event->data.u64);
+""",
+    """    ol__slot *slot = ol__slot_of(loop, event->data.u64);
+    const uint32_t raw = (uint32_t)event->data.u64;
+    if (!slot && raw < loop->slots && (loop->slot[raw].flags & OL__OPEN)) slot = &loop->slot[raw];
+""")
+
+bug("edge_lost_while_held", "an edge that comes while the partition is held and nobody waits is swallowed",
+    """    slot->bits = (uint8_t)(slot->bits | bits);
+    for (int dir = OL__IN; dir <= OL__OUT; dir++) {
+        ol_co *co = slot->wait[dir];
+""",
+    """    if (loop->part[slot->part].holder && !slot->wait[OL__IN] && !slot->wait[OL__OUT]) return;
+    slot->bits = (uint8_t)(slot->bits | bits);
+    for (int dir = OL__IN; dir <= OL__OUT; dir++) {
+        ol_co *co = slot->wait[dir];
+""")
+
+bug("hangup_lost", "EPOLLHUP and EPOLLERR are not reported",
+    """    if (event->events & (EPOLLHUP | EPOLLERR)) bits |= OL__READ | OL__WRITE | OL__ERROR;
+""",
+    "")
+
+bug("cleared_too_early", "a short read counts as drained, though the end of the stream has been announced",
+    """    if ((slot->flags & OL__TCP) && !(slot->bits & (OL__EOF | OL__ERROR | OL__URGENT)))
+        slot->bits &= (uint8_t)~OL__READ;
+""",
+    """    if (slot->flags & OL__TCP) slot->bits &= (uint8_t)~OL__READ;
+""")
+
+bug("drained_by_message", "a short read counts as drained on sockets that keep the bounds of messages",
+    """    return protocol == IPPROTO_TCP ? OL__SOCKET | OL__TCP : OL__SOCKET;
+""",
+    """    return OL__SOCKET | OL__TCP;
+""")
+
+bug("wait_keeps_bit", "a wait doesn't clear the readiness that it found wrong: the coroutine spins",
+    """    slot->bits &= (uint8_t)~(dir == OL__IN ? OL__READ : OL__WRITE);
+    slot->wait[dir] = co;
+""",
+    """    slot->wait[dir] = co;
+    if (slot->bits & (dir == OL__IN ? OL__READ : OL__WRITE)) ol__wake(co, OL__CO_RETRY);
+""")
+
+bug("write_restarts", "a write that was resumed begins from the start again",
+    """    (void)resumed; /* co->result: what earlier evaluations of this await sent */
+""",
+    """    if (resumed) co->result = 0;
+""")
+
+bug("connect_too_early", "a fresh socket's report of being writable is taken for the connection",
+    """        slot->bits = r < 0 ? 0 : OL__READ | OL__WRITE;
+""",
+    "")
+
+bug("writev_forgets", "a part that was sent is sent again",
+    """        ol__iov_advance(iov, n, (size_t)k);
+        co->result += k;
+""",
+    """        ol__iov_advance(iov, n, (size_t)k - ((size_t)k > iov->iov_len));
+        co->result += k;
+""")
+
+# ---- handles and closing
+
+bug("generation_stays", "a closed fd's handle stays good for the next fd of that number",
+    """    slot->gen = ol__next_gen(slot->gen);
+    slot->flags &= (uint8_t)~(OL__OPEN | OL__PAUSED);
+""",
+    """    slot->flags &= (uint8_t)~(OL__OPEN | OL__PAUSED);
+""")
+
+bug("close_forgets_waiter", "who waits for an fd is not told that another one closed it",
+    """        if (slot->wait[dir]) ol__interrupt(slot->wait[dir], 0);
+""",
+    """        slot->wait[dir] = NULL;
+""")
+
+bug("close_too_early", "close(2) comes while operations of the partition are under way",
+    """    if (loop->part[index].ops) {
+        if (slot->flags & OL__SOCKET)""",
+    """    if (0) {
+        if (slot->flags & OL__SOCKET)""")
+
+bug("close_waits_for_ever", "close(2) never follows the last operation",
+    """    if (!part->closing || part->ops || !index) return;
+""",
+    """    if (part->closing || part->ops || !index) return;
+""")
+
+bug("close_cancels_nothing", "operations of a closed fd get no request to stop",
+    """        for (ol_op *op = loop->part[index].ops, *next; op; op = next) {
+            next = op->next_in_part_;
+            ol__op_stop(loop, op, OL__OP_CANCEL);
+        }
+    } else {
+""",
+    """    } else {
+""")
+
+# ---- the gate
+
+bug("two_roots", "a root starts although another one lives in its partition",
+    """    if (index == 0 || ol__held(part)) return;
+    for (ol__item item = ol__pop(&part->waiting);""",
+    """    if (index == 0) return;
+    for (ol__item item = ol__pop(&part->waiting);""")
+
+bug("released_before_done", "the partition is free while an operation in callback form is out",
+    """static int ol__held(const ol__part *part) { return part->holder || part->ops; }
+""",
+    """static int ol__held(const ol__part *part) { return part->holder != 0; }
+""")
+
+bug("withheld_starves", "the newest of those that wait for a partition goes first",
+    """    ol__push(&part->waiting, item);
+    ol__part_release(loop, index);
+""",
+    """    if (part->waiting.head && (item & OL__KIND) != OL__CO) {
+        ol__item_set_next(item, part->waiting.head);
+        part->waiting.head = item;
+    } else {
+        ol__push(&part->waiting, item);
+    }
+    ol__part_release(loop, index);
+""")
+
+bug("release_forgotten", "the end of a callback in a partition lets nobody follow",
+    """    if (slot && slot->handler) ol__offer(loop, slot);
+    ol__part_release(loop, index);
+""",
+    """    if (slot && slot->handler) ol__offer(loop, slot);
+    if (slot) ol__part_release(loop, index);
+    else if (loop->part[index].waiting.head == 0) ol__part_release(loop, index);
+""")
+
+bug("handler_once", "a handler is called once for each edge, not as long as there is something to read",
+    """    if (slot && slot->handler) ol__offer(loop, slot);
+    ol__part_release(loop, index);
+""",
+    """    ol__part_release(loop, index);
+""")
+
+bug("handler_not_gated", "a handler is called while a root lives in its partition",
+    """    h->state_ = OL__QUEUED;
+    ol__gate(loop, slot->part, ol__item_handler(h));
+""",
+    """    h->state_ = OL__ADMITTED;
+    ol__ready_push(loop, slot->cls, ol__item_handler(h));
+""")
+
+bug("handler_after_close", "a handler that was to run is called although its fd was closed meanwhile",
+    """    if (state) ol__withdraw(loop, slot->part, ol__item_handler(h));
+""",
+    """    if (state == OL__QUEUED) ol__withdraw(loop, slot->part, ol__item_handler(h));
+""")
+
+bug("timer_not_gated", "a timer that names a fd fires although the partition is held",
+    """            if (slot) {
+                timer->part_ = slot->part;
+                ol__gate(loop, slot->part, e.target);
+            } else {
+""",
+    """            {
+""")
+
+bug("post_reposted", "a post that waits for its partition counts as done and can be queued a second time",
+    """        void *next = OL_SYS_XCHG(&node->next, slot ? OL__LIST_END : NULL, OL_SYS_ACQ_REL);
+""",
+    """        void *next = OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQ_REL);
+""")
+
+# ---- joins, locks, children
+
+bug("join_forgets_member", "a join takes over one fd of the other partition only",
+    """    while (old->fd) {
+        const uint32_t fd = old->fd - 1;
+        ol__part_remove_fd(loop, fd);
+        ol__part_add_fd(loop, into, fd);
+    }
+""",
+    """    if (old->fd) {
+        const uint32_t fd = old->fd - 1;
+        ol__part_remove_fd(loop, fd);
+        ol__part_add_fd(loop, into, fd);
+    }
+""")
+
+bug("join_drops_waiting", "who waited for the partition that was joined is forgotten",
+    """        } else {
+            ol__push(&loop->part[into].waiting, i);
+        }
+""",
+    """        } else if (kind != OL__CO) {
+            ol__push(&loop->part[into].waiting, i);
+        }
+""")
+
+bug("join_does_not_wait", "a join takes over a partition that is held",
+    """    if (!ol__held(&loop->part[slot->part])) {
+        ol__merge(loop, co->part, slot->part);
+        return ol__give_0(co);
+    }
+""",
+    """    if (!loop->part[slot->part].ops) {
+        ol__merge(loop, co->part, slot->part);
+        return ol__give_0(co);
+    }
+""")
+
+bug("join_after_close", "who waits to join a fd is not told that it was closed",
+    """        if ((i & OL__KIND) == OL__CO && ol__waits(co) == OL__W_JOIN && co->result == handle) ol__interrupt(co, 0);
+""",
+    """        if (handle == 0) ol__interrupt(co, 0);
+""")
+
+bug("class_not_raised", "a joined partition keeps its different classes",
+    """    ol__part_free(loop, from);
+    ol__part_level(loop, into);
+""",
+    """    ol__part_free(loop, from);
+""")
+
+bug("lock_to_the_dead", "a waiter that was cancelled stays in the lock's queue",
+    """    if (what == OL__W_CHILD) return;
+    ol__queue *q""",
+    """    if (what == OL__W_CHILD || what == OL__W_LOCK) return;
+    ol__queue *q""")
+
+bug("lock_kept_at_end", "a lock stays taken when its holder ends",
+    """        if (m->holder == co) ol__lock_drop(loop, m);
+""",
+    """        if (m->holder == co && m->waiting_.head == 0) ol__lock_drop(loop, m);
+""")
+
+bug("lock_given_twice", "a lock can be taken by the next who asks, though it was handed on to a waiter",
+    """    ol__lock_take(next, m);
+    next->result = 0;
+""",
+    """    next->result = 0;
+""")
+
+bug("deadlock_in_locks", "a circle of locks is not seen",
+    """    case OL__W_LOCK: return ol__seen(loop, ((const ol_mutex *)(uintptr_t)co->result)->holder);
+""",
+    """    case OL__W_LOCK: return 0;
+""")
+
+bug("deadlock_in_joins", "a circle of joins is not seen",
+    """    case OL__W_JOIN: return ol__seen_group(loop, ol__slot_of(loop, (ol_fd)co->result)->part, 1);
+""",
+    """    case OL__W_JOIN: return 0;
+""")
+
+bug("deadlock_by_child", "a circle that runs through a child of the holder is not seen",
+    """    for (ol_child *c = part->children; c && !r; c = c->next_) r = ol__seen(loop, &c->co);
+    return r;
+""",
+    """    return r;
+""")
+
+bug("deadlock_invented", "waiting for somebody who waits is called a deadlock",
+    """        if (loop->seen[i] == co) r = OL__E_DEADLOCK;
+""",
+    """        if (loop->seen[i] == co || ol__waits(loop->seen[i]) == OL__W_LOCK) r = OL__E_DEADLOCK;
+""")
+
+bug("child_outlives_root", "a root ends although it has children",
+    """        if (loop->part[co->part].children) {
+""",
+    """        if (loop->part[co->part].children && resume) {
+""")
+
+bug("child_not_cancelled", "cancelling a root leaves its children alone",
+    """    for (ol_child *c = part->holder == ol__item_co(co) ? part->children : NULL; c; c = c->next_) ol__cancel_one(&c->co);
+""",
+    """    (void)part;
+""")
+
+bug("wait_for_all_too_early", "waiting for all children ends with the first",
+    """    ol__child_tell(root, co, !part->children);
+""",
+    """    ol__child_tell(root, co, 1);
+""")
+
+# ---- coroutines and time
+
+bug("deadline_not_lowered", "a deadline that is set earlier takes effect at the old time",
+    """    else if (when < e.when || wake != OL_NEVER)
+        ol__heap_rekey(loop, co->timer, e);
+""",
+    """    else if (wake != OL_NEVER)
+        ol__heap_rekey(loop, co->timer, e);
+""")
+
+bug("heap_hole", "the last entry of the timer heap is put into a hole without being moved up",
+    """        if (last.when < loop->heap[i].when)
+            ol__heap_up(loop, i, last);
+        else
+            ol__heap_down(loop, i, last);
+""",
+    """        ol__heap_down(loop, i, last);
+""")
+
+bug("cancel_forgotten", "a cancel that comes while the coroutine is ready is forgotten",
+    """    if (co->frame.bits & OL__CO_CANCELED) return;
+    co->frame.bits |= OL__CO_CANCELED;
+    ol__interrupt(co, OL__OP_CANCEL);
+""",
+    """    if (co->frame.bits & OL__CO_CANCELED) return;
+    if (ol__waits(co) != OL__W_READY) co->frame.bits |= OL__CO_CANCELED;
+    ol__interrupt(co, OL__OP_CANCEL);
+""")
+
+bug("batch_starves", "batch work waits as long as there is latency-critical work",
+    """    if (other) loop->latency_streak++;
+""",
+    "")
+
+bug("budget_unlimited", "a coroutine whose awaits can all go on at once never lets others run",
+    """    if (loop->budget < cost) {
+        loop->budget = 0;
+        return 0;
+    }
+    loop->budget -= cost;
+    return 1;
+""",
+    """    if (cost > 1024) return 0;
+    return loop != NULL;
+""")
+
+# ---- operations
+
+bug("completed_twice", "an operation that is cancelled completes at once, and again when the backend hands it back",
+    """        if (lane->backend->cancel) (void)lane->backend->cancel(lane->channel.self, op);
+        return;
+""",
+    """        if (lane->backend->cancel && lane->backend->cancel(lane->channel.self, op) == 0 && !(op->flags_ & OL__OP_AWAITED)) {
+            op->result = -ECANCELED;
+            ol__op_finish(loop, op);
+        }
+        return;
+""")
+
+bug("parked_for_ever", "operations that waited for room are never submitted",
+    """        for (; line->parked_n && line->in_flight < lane->channel.depth; line->parked_n--)
+            ol__stage(line, ol__item_to_op(ol__pop(&line->parked)));
+""",
+    """        for (; line->parked_n > 1 && line->in_flight < lane->channel.depth; line->parked_n--)
+            ol__stage(line, ol__item_to_op(ol__pop(&line->parked)));
+""")
+
+bug("only_completions_resubmit", "operations that the backend refused are tried again only when another completes",
+    """            if ((l->line[k].staged.head || l->line[k].parked_n) && t > OL__RETRY_NS) t = OL__RETRY_NS;
+""",
+    """            (void)k;
+""")
+
+bug("refused_dropped", "what a backend doesn't take of a burst is lost",
+    """            if (!q->tail) q->tail = q->head;
+""",
+    """            if (!q->tail) q->tail = q->head;
+            if (i == n - 1 && n > 1 && k > 0) q->head = ol__item_next(q->head);
+""")
+
+bug("overtaken", "what a backend doesn't take of a burst goes back in the wrong order",
+    """        for (int i = n; i-- > (k > 0 ? k : 0);) {
+""",
+    """        for (int i = k > 0 ? k : 0; i < n; i++) {
+""")
+
+bug("timeout_too_early", "an operation's timeout is a thousandth of what was asked for",
+    """ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000) : OL_NEVER;
+""",
+    """ol__after(ol__refresh(loop), (int64_t)op->timeout_us) : OL_NEVER;
+""")
+
+bug("sync_steals", "a synchronous wait keeps the completions of others to itself",
+    """    if (loop->sync_op == op)
+        loop->sync_op = NULL;
+    else
+        ol__wake(co, OL__CO_DONE);
+""",
+    """    if (loop->sync_op == op)
+        loop->sync_op = NULL;
+    else if (!loop->sync_op)
+        ol__wake(co, OL__CO_DONE);
+""")
+
+# ---- sleep, wake, threads
+
+bug("no_second_look", "the loop announces its sleep and sleeps, without another look for work",
+    """    if (ol__work_waits(loop))
+        wait = 0;
+    else
+        loop->stats.sleeps++;
+""",
+    """    loop->stats.sleeps++;
+""")
+
+bug("notify_before_publish", "a worker wakes the loop before it has published the completion",
+    """    ol_op *top = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
+    do op->next_ = top;
+    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_ACQ_REL));
+    ol_notify_loop(c->notify);
+""",
+    """    ol_notify_loop(c->notify);
+    ol_op *top = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
+    do op->next_ = top;
+    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_ACQ_REL));
+""")
+
+bug("worker_sleeps_blind", "a worker looks for work before it announces its sleep, not after",
+    """    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_ACQUIRE) || ol__worker_sees_work(w))
+        ol__semaphore_leave(s);
+    else
+        ol__semaphore_wait(s);
+""",
+    """    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_ACQUIRE))
+        ol__semaphore_leave(s);
+    else
+        ol__semaphore_wait(s);
+""")
+
+bug("cancelled_runs", "a cancelled operation is taken off the ring, and a worker runs it all the same",
+    """        return OL_SYS_CAS(&r->slot[i & r->mask], &expected, OL__TOMB, OL_SYS_ACQ_REL);
+""",
+    """        return expected == op;
+""")
+
+bug("claimed_and_lost", "a worker that claims several operations drops the last",
+    """    for (uint64_t i = 0; i < n; i++) {
+        ol_op *op = ol__ring_take(r, first + i);
+""",
+    """    for (uint64_t i = 0; i < n; i++) {
+        ol_op *op = i && i + 1 == n ? NULL : ol__ring_take(r, first + i);
+""")
+
+bug("calls_take_all", "every worker runs calls, so that calls can take all of them",
+    """static int ol__worker_takes_calls(const ol__worker *w) { return w->index != 1; }
+""",
+    """static int ol__worker_takes_calls(const ol__worker *w) { return w != NULL; }
+""")
+
+bug("channel_closed_early", "a channel is closed while a worker still announces a completion to it",
+    """        while (OL_SYS_LOAD(&c->pool->worker[i].busy, OL_SYS_ACQUIRE) == c) OL_SYS_NAP(); /* it may need our core */
+""",
+    """        (void)OL_SYS_LOAD(&c->pool->worker[i].busy, OL_SYS_ACQUIRE);
+""")
+
+# ---- guests, forks
+
+bug("guest_not_armed", "a step for a guest ends without a look at what came meanwhile",
+    """    const int64_t wait = ol__work_waits(loop) ? 0 : ol__may_sleep(loop, -1);
+    const int64_t due""",
+    """    const int64_t wait = ol__may_sleep(loop, -1);
+    const int64_t due""")
+
+bug("guest_timer_stays", "the timer of a guest's fd is not set again when the next time changes",
+    """    if (due == loop->armed) return;
+""",
+    """    if (loop->armed != OL_NEVER) return;
+""")
+
+bug("guest_not_told", "work that is made outside of a step doesn't make a guest's fd readable",
+    """    if (loop->timerfd >= 0 && !loop->inside) ol_notify_loop(&loop->notify);
+""",
+    """    (void)loop;
+""")
+
+bug("guest_overwrites", "what a guest withheld last replaces what it withheld before",
+    """        slot->bits = (uint8_t)(slot->bits | ready);
+""",
+    """        slot->bits = (uint8_t)ready;
+""")
+
+bug("fork_keeps_operations", "operations that the parent has are waited for in the child",
+    """            op->result = ol__op_fail(op, OL__E_FORKED);
+            ol__op_finish(loop, op);
+""",
+    """            if (op->state_ != OL__BACKEND) {
+                op->result = ol__op_fail(op, OL__E_FORKED);
+                ol__op_finish(loop, op);
+            }
+""")
+
+bug("fork_shares_epoll", "the child of a fork changes the registrations of its parent",
+    """    fresh[0] = OL_SYS_EPOLL_CREATE();
+""",
+    """    for (uint32_t fd = 0; fd < loop->slots; fd++)
+        if (loop->slot[fd].flags & OL__OPEN) (void)OL_SYS_EPOLL_CTL(loop->ep, EPOLL_CTL_DEL, (int)fd, NULL);
+    fresh[0] = OL_SYS_EPOLL_CREATE();
+""")
+
+
+def plant(text):
+    for name, _, find, instead in BUGS:
+        n = text.count(find)
+        if n != 1:
+            sys.exit(f"plant.py: {name}: what it changes occurs {n} times in offload.h, not once: plant it anew.\n{find}")
+        begin = text.index(find)
+        end = begin + len(find)
+        start = text.rindex("\n", 0, begin) + 1 if begin else 0
+        stop = end if text[end - 1] == "\n" else text.index("\n", end) + 1
+        before, after = text[start:begin], text[end:stop]
+        whole = f"#if defined(BUG_{name})\n{before}{instead}{after}#else\n{text[start:stop]}#endif\n"
+        text = text[:start] + whole + text[stop:]
+    return text
+
+
+def main():
+    if len(sys.argv) != 2 or sys.argv[1] in ("--help", "-h"):
+        print(__doc__.strip())
+        sys.exit(0 if len(sys.argv) == 2 else 2)
+    if sys.argv[1] == "--list":
+        for name, what, _, _ in BUGS:
+            print(f"{name}\t{what}")
+        return
+    with open(sys.argv[1], encoding="utf-8") as f:
+        sys.stdout.write(plant(f.read()))
+
+
+if __name__ == "__main__":
+    main()
