@@ -606,7 +606,7 @@ typedef struct OL__ALIGNED ol_post_node {
 } ol_post_node;
 
 /* Queues node; from any thread and from signal handlers; allocates nothing, takes no lock, can't fail for lack of
-   room. 0, or -EBUSY if the node is still queued from an earlier post: then its function is going to be called anyway,
+   room, leaves ol_error alone. 0, or -EBUSY if the node is still queued from an earlier post: then its function is going to be called anyway,
    and will see all that was written before this call. FIFO for posts of one thread. */
 OL_API int ol_post(ol_loop *loop, ol_post_node *node);
 
@@ -1325,7 +1325,6 @@ static void ol__sys_nap(void) {
     X(OL__E_ALIVE, EBUSY, "coroutines are alive: end them, or call ol_loop_drain first")                               \
     X(OL__E_DRAIN, ETIMEDOUT, "coroutines or operations were still alive when the time was over")                      \
     X(OL__E_TIMER, EINVAL, "the timer and its function must not be NULL")                                              \
-    X(OL__E_POSTED, EBUSY, "the node is still queued; its function is going to be called")                             \
     X(OL__E_POLICY, EINVAL, "the policy is malformed: ol_policy_parse names the line")                                 \
     X(OL__E_POLICY_MODE, ENOTSUP, "the modes sliced and auto are not in this version: use software, sync or async")    \
     X(OL__E_POOL_BUSY, EBUSY, "a loop uses the pool: destroy the loops first")                                         \
@@ -2285,7 +2284,10 @@ static void ol__offer(ol_loop *loop, const ol__slot *slot) {
 }
 
 /* Before and after a callback of the application that holds its partition. */
-static void ol__callback_begin(ol_loop *loop, uint32_t index) { loop->callback_part = index; }
+static void ol__callback_begin(ol_loop *loop, uint32_t index) {
+    loop->part[index].holder = OL__CALLBACK; /* not the item: before it returns, that may stand in line again */
+    loop->callback_part = index;
+}
 static void ol__callback_end(ol_loop *loop, uint32_t index) {
     loop->callback_part = 0;
     loop->part[index].holder = 0;
@@ -2646,6 +2648,7 @@ OL_API int ol_unlock(ol_co *co, ol_mutex *mutex) {
     if (!co || !mutex || mutex->holder != co) return ol__fail(OL__E_NOT_HOLDER);
     if (ol__locks(co) < 15) co->frame.bits -= 1u << OL__CO_LOCKS_SHIFT;
     ol__lock_drop(co->loop, mutex);
+    ol__outside(co->loop);
     return 0;
 }
 
@@ -2758,6 +2761,9 @@ OL_API int ol_attach_guest(ol_loop *loop, int fd, int cls, ol_fd *handle) {
     if (!loop || !handle) return ol__fail(OL__E_NULL);
     if (cls < 0 || cls > OL_BATCH) return ol__fail(OL__E_OP_CLASS);
     if (fd < 0) return ol__fail(OL__E_FD_NUMBER);
+    int type;
+    if (OL_SYS_GETSOCKOPT(fd, SO_TYPE, &type) < 0 && errno == EBADF) /* no epoll_ctl is going to see that */
+        return ol__fail_errno(errno);
     return ol__attach(loop, fd, 0, cls, ol__socket_flags(fd) | OL__GUEST, 0, handle);
 }
 
@@ -2874,7 +2880,6 @@ OL_API int ol_gate_enter(ol_loop *loop, ol_fd handle, int ready) {
         return 0;
     }
     loop->guest_part = slot->part;
-    loop->part[slot->part].holder = OL__CALLBACK;
     ol__callback_begin(loop, slot->part);
     return 1;
 }
@@ -2904,6 +2909,7 @@ static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resu
     if (!s) return ol__co_situation(co, *resumed ? OL__E_CLOSED : OL__E_STALE); /* during the wait, or before it */
     if (s->part != co->part) return ol__co_situation(co, OL__E_OTHER_PART);
     if (s->wait[dir]) return ol__co_situation(co, OL__E_WAITER);
+    if (s->flags & OL__GUEST) return ol__co_situation(co, OL__E_GUEST_FD);
     *slot = s;
     if (ol__spend(co->loop, 1)) return OL__GO;
     ol__wake(co, OL__CO_RETRY);
@@ -2917,7 +2923,6 @@ static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resu
 
 /* Suspends until the fd's bit is set; nothing is registered for it. */
 static int ol__io_wait(ol_co *co, ol__slot *slot, ol_fd fd, int dir) {
-    if (slot->flags & OL__GUEST) return ol__co_situation(co, OL__E_GUEST_FD);
     slot->bits &= (uint8_t)~(dir == OL__IN ? OL__READ : OL__WRITE);
     slot->wait[dir] = co;
     co->link.fd = fd;
@@ -3087,10 +3092,10 @@ OL_API int ol_accept(ol_co *co, ol_fd fd) {
     if (r == 0) return ol__done(co, (int64_t)handle);
     slot = &loop->slot[(uint32_t)fd];
     if (r == -EAGAIN) return ol__io_wait(co, slot, fd, OL__IN);
-    ol__accept_full(loop, -r);
     ol__co_error(co, OL__E_SYSTEM, r);
     const int pending = ol__wait_time(co, ol__after(ol__refresh(loop), OL__ACCEPT_PAUSE_NS), fd, r);
     if (ol__waits(co) == OL__W_TIME) slot->wait[OL__IN] = co; /* else there was no memory for it */
+    ol__accept_full(loop, -r);
     return pending;
 }
 
@@ -3188,12 +3193,12 @@ OL_API int64_t ol_try_accept(ol_loop *loop, ol_fd fd) {
     while (r == -EINTR);
     if (r == 0) return (int64_t)handle;
     if (r == -EAGAIN) return ol__tried(r);
-    ol__accept_full(loop, -r);
     slot = &loop->slot[(uint32_t)fd];
     if (loop->pause.index || ol_timer_start(loop, &loop->pause, OL__ACCEPT_PAUSE_NS, ol__pause_over) == 0) {
         slot->flags |= OL__PAUSED;
         slot->bits &= (uint8_t)~OL__READ;
     }
+    ol__accept_full(loop, -r); /* last: the application's log may close the listener */
     return ol__fail_errno(-r);
 }
 
@@ -4011,6 +4016,11 @@ static void ol__stage(ol__line *line, ol_op *op) {
 
 /* Decides where the operation runs, and starts it. 1: it ran, op->result is there; 0: in flight; negative: refused. */
 static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
+    const int renewed = ol__after_fork(loop); /* before there is an operation of the child's own */
+    if (renewed < 0) {
+        op->err = OL__E_SYSTEM;
+        return (int)(op->result = renewed);
+    }
     const int found = ol__policy_find(loop, op->kind, cls, op->len);
     const ol_rule *rule = found < 0 ? NULL : &loop->policy.rule[found];
     const uint32_t index = found < 0 ? 0 : loop->rule_lane[found];
@@ -4866,7 +4876,7 @@ static int ol__wait(ol_loop *loop, int64_t limit) {
 }
 
 static int ol__alive(ol_loop *loop) {
-    return loop->stats.roots || loop->ops || loop->user_timers || loop->handlers || loop->posts_held ||
+    return loop->stats.roots || loop->ops || loop->user_timers || loop->handlers || loop->posts_held || ol__ready(loop) ||
            OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END;
 }
 
@@ -4913,6 +4923,8 @@ static void ol__fork_ops(ol_loop *loop) {
             ol__op_finish(loop, op);
         }
 }
+static void ol__arm(ol_loop *loop);
+
 static int ol__after_fork(ol_loop *loop) {
     int fresh[3] = {-1, -1, -1};
     if (__builtin_expect(loop->forks == ol__forks, 1)) return 0;
@@ -4933,6 +4945,7 @@ static int ol__after_fork(ol_loop *loop) {
     loop->armed = OL_NEVER;
     loop->forks = ol__forks;
     ol__fork_ops(loop);
+    if (loop->timerfd >= 0 && !loop->inside) ol__arm(loop);
     return 0;
 }
 
@@ -4982,7 +4995,7 @@ OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns) {
     ol__run_timers(loop);
     ol__run_ready(loop);
     ol__flush(loop);
-    if (loop->timerfd >= 0) ol__arm(loop);
+    if (loop->timerfd >= 0 && loop->forks == ol__forks) ol__arm(loop); /* else the timerfd is the parent's */
     loop->inside = 0;
     return n < 0 ? ol__fail_errno(-n) : ol__alive(loop);
 }
@@ -5004,7 +5017,8 @@ static void ol__cancel_all(ol_loop *loop) {
         const ol__part *part = &loop->part[i];
         if (part->holder && (part->holder & OL__KIND) == OL__CO) ol_cancel(ol__item_to_co(part->holder));
         for (ol__item item = part->waiting.head; item; item = ol__item_next(item))
-            if ((item & OL__KIND) == OL__CO) ol__item_to_co(item)->frame.bits |= OL__CO_CANCELED;
+            if ((item & OL__KIND) == OL__CO && ol__waits(ol__item_to_co(item)) == OL__W_PART)
+                ol__item_to_co(item)->frame.bits |= OL__CO_CANCELED; /* who joins is found where it lives */
         for (ol_op *op = part->ops, *next; op; op = next) {
             next = op->next_in_part_;
             if (!(op->flags_ & OL__OP_AWAITED)) ol__op_stop(loop, op, OL__OP_CANCEL);
@@ -5028,8 +5042,15 @@ OL_API int ol_loop_drain(ol_loop *loop, int64_t timeout_ns) {
     return loop->stats.roots || loop->ops ? ol__fail(OL__E_DRAIN) : 0;
 }
 
+static void ol__timers_forget(ol__queue *q) {
+    for (ol__item i = ol__pop(q); i; i = ol__pop(q))
+        if ((i & OL__KIND) == OL__TIMER) ((ol_timer *)ol__item_to(i))->part_ = 0;
+}
+
 static void ol__loop_free(ol_loop *loop) {
-    while (loop->heap_n) ol__heap_remove(loop, loop->heap_n); /* the application's timers can be started elsewhere */
+    while (loop->heap_n) ol__heap_remove(loop, loop->heap_n); /* the application's timers can be started elsewhere, */
+    for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) ol__timers_forget(&loop->ready[cls]); /* those due, too */
+    for (uint32_t i = 1; i < loop->used_parts; i++) ol__timers_forget(&loop->part[i].waiting);
     while (loop->locks) ol__lock_drop(loop, loop->locks);
     for (uint32_t fd = 0; fd < loop->slots; fd++)
         if (loop->slot[fd].flags & (OL__OPEN | OL__CLOSING)) OL_SYS_CLOSE((int)fd);
