@@ -461,7 +461,7 @@ class Soak:
     def calibrate(self):
         """Capacity is what the server answers as fast as it is asked, while the other clients are there: the median of
         three, so that a moment in which something else ran on the machine doesn't count."""
-        seconds = min(4, self.seconds / 30)
+        seconds = min(4, self.seconds / 40)
         self.progress.step("finding the capacity")
         self.gather(0)
         found = []
