@@ -13,7 +13,6 @@ static void timer_start(int loop, clock_timer *t) {
     t->loop = loop;
     t->state = T_RUNNING;
     t->due = at + ns;
-    all.timers++;
 }
 static void on_timer(ol_loop *loop, ol_timer *timer) {
     clock_timer *t = OL_CONTAINER(timer, clock_timer, t);
@@ -24,7 +23,7 @@ static void on_timer(ol_loop *loop, ol_timer *timer) {
     k_trace("timer", (int64_t)(t - w.timer[t->loop]), sim.now - t->due);
     t->state = T_IDLE;
     sim.progress++;
-    all.fired++;
+    COUNT(TIMER_FIRED);
     mischief(t->loop);
     if (w.phase == CHAOS && k_below(4) == 0 && t->state == T_IDLE) timer_start(t->loop, t);
 }
@@ -33,33 +32,42 @@ static void timer_stop(clock_timer *t) {
     t->state = T_IDLE;
 }
 
+static int queued(const note *n) { return n->accepted > n->runs; }
+
+/* May run before the ol_post that queued it has returned. */
 static void on_note(ol_loop *loop, ol_post_node *node) {
     note *n = OL_CONTAINER(node, note, node);
     CHECK("callback", w.stepping == n->loop && loop == w.loop[n->loop] && w.nframes == 0 && !w.in_submit);
-    CHECK("post", n->pending > 0);
-    n->pending--;
-    CHECK("post", n->order > w.last_post[n->loop][n->thread]); /* first come, first served, for each thread */
-    w.last_post[n->loop][n->thread] = n->order;
-    n->seen = n->wanted;
+    n->runs++;
+    CHECK("post", n->runs <= n->accepted + n->posting);
+    if (n != &w.contended) {
+        CHECK("post", n->order >= w.last_post[n->loop][n->thread]); /* first come, first served, for each thread */
+        w.last_post[n->loop][n->thread] = n->order;
+    }
+    n->seen = n->wanted; /* all that was written before an ol_post that found it queued */
     sim.progress++;
-    all.posted++;
-    k_trace("post", (int64_t)(n - w.notes), n->seen);
+    COUNT(POST_RUN);
+    k_trace("post", n->thread, n->seen);
     mischief(n->loop);
+}
+static int note_post(note *n) {
+    int r;
+    n->wanted++;
+    n->posting++;
+    r = ol_post(w.loop[n->loop], &n->node);
+    n->posting--;
+    CHECK("post", r == 0 || r == -EBUSY);
+    n->accepted += r == 0;
+    COUNT_IF(POST_BUSY, r == -EBUSY);
+    return r;
 }
 /* What another thread may do at any moment. */
 static void outside(void) {
     note *n = &w.notes[k_below(NODES)];
     const uint64_t order = ++w.posts;
-    int r;
-    n->wanted++;
-    r = ol_post(w.loop[n->loop], &n->node);
-    CHECK("post", r == 0 || r == -EBUSY);
-    if (r == 0) {
-        n->pending++;
-        n->order = order;
-        n->thread = sim.in_hook ? 1 : sim.running ? 2 : 0; /* interrupts, the outside and the loop's own thread */
-    }
-    all.posts++;
+    if (note_post(n)) return;
+    n->order = order;
+    n->thread = sim.in_hook ? 1 : sim.running ? 2 : 0;
 }
 static void outside_later(void *arg, uint64_t tag) {
     (void)arg, (void)tag;
@@ -67,6 +75,83 @@ static void outside_later(void *arg, uint64_t tag) {
     outside();
     k_at(k_range(1, MS), outside_later, NULL, 0);
 }
+
+/* A thread of the application; it may be preempted in the middle of its posts. */
+static void *poster_main(void *arg) {
+    poster *p = (poster *)arg;
+    while (!w.posters_end) {
+        note *n = k_below(3) ? &p->own[k_below(2)] : &w.contended;
+        k_sleep_for(k_range(1, k_below(2) ? 20 * US : MS));
+        if (queued(n)) n = &w.contended;
+        COUNT(POST_THREAD);
+        if (n != &w.contended) {
+            n->order = ++w.posts;
+            CHECK("post", note_post(n) == 0);
+        } else {
+            (void)note_post(n);
+        }
+    }
+    return NULL;
+}
+
+static void note_init(note *n, int thread) {
+    n->node.fn = on_note;
+    n->loop = (int)k_below((uint32_t)w.nloops);
+    n->thread = thread;
+}
+static void callbacks_build(void) {
+    int i;
+    for (i = 0; i < NODES; i++) note_init(&w.notes[i], 0);
+    note_init(&w.contended, 0);
+    w.nposters = k_below(3) ? 0 : 1 + (int)k_below(POSTERS);
+    for (i = 0; i < w.nposters; i++) {
+        note_init(&w.posters[i].own[0], 3 + i);
+        note_init(&w.posters[i].own[1], 3 + i);
+        w.posters[i].thread = k_thread_new(K_OTHER, poster_main, &w.posters[i]);
+    }
+    if (k_below(2)) k_at(k_range(1, MS), outside_later, NULL, 0);
+    sim.interrupt = outside;
+}
+static void callbacks_quiet(void) {
+    int i, j;
+    sim.interrupt = NULL;
+    w.posters_end = 1;
+    for (i = 0; i < w.nloops; i++)
+        for (j = 0; j < TIMERS; j++)
+            if (k_below(2)) timer_stop(&w.timer[i][j]);
+}
+static void note_asleep(const note *n) {
+    if (n->loop == w.stepping && queued(n)) k_fail("lost wake-up", "sleeps although a post waits");
+}
+static void callbacks_asleep(void) {
+    int i;
+    for (i = 0; i < NODES; i++) note_asleep(&w.notes[i]);
+    for (i = 0; i < w.nposters; i++) note_asleep(&w.posters[i].own[0]), note_asleep(&w.posters[i].own[1]);
+    note_asleep(&w.contended);
+}
+static void callbacks_leave(void) {
+    int i;
+    for (i = 0; i < w.nposters; i++) k_thread_join(w.posters[i].thread);
+}
+static void note_end(const note *n) {
+    CHECK("post", n->accepted == n->runs && n->seen == n->wanted && n->posting == 0);
+}
+static void callbacks_end(void) {
+    int i;
+    for (i = 0; i < NODES; i++) note_end(&w.notes[i]);
+    for (i = 0; i < w.nposters; i++) note_end(&w.posters[i].own[0]), note_end(&w.posters[i].own[1]);
+    note_end(&w.contended);
+}
+
+/* Is a timer or a post left that the loop must still run? */
+static int callbacks_left(int loop) {
+    int i, n = 0;
+    for (i = 0; i < TIMERS; i++) n += w.timer[loop][i].state == T_RUNNING;
+    for (i = 0; i < NODES; i++) n += w.notes[i].loop == loop && queued(&w.notes[i]);
+    return n;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
 
 static void policy_random(ol_policy *p) {
     uint32_t i;
@@ -83,7 +168,9 @@ static void policy_random(ol_policy *p) {
             r->min = k_below(500);
             r->max = k_below(2) ? r->min + k_below(2000) : 0;
         }
-        if (r->mode != OL_SOFTWARE) snprintf(r->backend, sizeof r->backend, "dev%u", k_below(DEVS));
+        if (w.nbackends == 0) r->mode = OL_SOFTWARE;
+        if (r->mode != OL_SOFTWARE)
+            snprintf(r->backend, sizeof r->backend, "%s", w.backend[k_below((uint32_t)w.nbackends)]);
     }
 }
 static void policy_set(int loop) {
@@ -98,10 +185,10 @@ static void policy_set(int loop) {
         CHECK("error", ol_loop_set_policy(w.loop[loop], &p) == -EINVAL);
         ol_loop_get_policy(w.loop[loop], &p);
         CHECK("error", memcmp(&p, &now, sizeof p) == 0);
+        COUNT(BAD_POLICY);
         return;
     }
     CHECK("error", ol_loop_set_policy(w.loop[loop], &p) == 0);
-    all.policies++;
 }
 
 #endif

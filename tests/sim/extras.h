@@ -15,6 +15,23 @@ typedef struct extra {
 
 enum { X_YIELD, X_SLEEP, X_RUN, X_FOREIGN, X_SUBMIT, X_CLOSE, X_WAIT, X_FILE, X_WRONG, X_KINDS };
 
+/* Without a codec: refused, by its own error. */
+static void extra_codec(ol_loop *l) {
+    unsigned char from[4] = {1, 2, 3, 4}, to[64];
+    ol_stream stream;
+    ol_op op;
+    memset(&stream, 0, sizeof stream);
+    CHECK("error", ol_deflate_bound(sizeof from) <= sizeof to);
+    switch (k_below(4)) {
+    case 0: ol_prep_deflate(&op, OL_GZIP, to, sizeof to, from, sizeof from); break;
+    case 1: ol_prep_inflate(&op, OL_RAW, to, sizeof to, from, sizeof from); break;
+    case 2: ol_prep_deflate_chunk(&op, OL_GZIP, to, sizeof to, from, sizeof from, &stream, NULL, 0, 0); break;
+    default: ol_prep_inflate_chunk(&op, OL_ZLIB, to, sizeof to, from, sizeof from, &stream, NULL, 0, 1); break;
+    }
+    CHECK("error", ol_submit(l, &op, task_done) == -ENOTSUP);
+    COUNT(OP_NO_CODEC);
+}
+
 static void extra_wrong(extra *x) { /* mistakes that must be refused without harm */
     ol_loop *l = w.loop[x->r.loop];
     ol_fd h;
@@ -26,6 +43,7 @@ static void extra_wrong(extra *x) { /* mistakes that must be refused without har
     memset(&op, (int)k_below(256), sizeof op);
     CHECK("error", ol_submit(l, &op, task_done) == -EINVAL && ol_op_cancel(l, &op) == -EINVAL);
     if (!x->f->closed) CHECK("error", ol_attach(l, (int)(uint32_t)x->f->handle, 0, &h) == -EEXIST);
+    if (!HAS_CODEC) extra_codec(l);
 }
 
 static void extra_foreign(extra *x) {
@@ -34,7 +52,7 @@ static void extra_foreign(extra *x) {
     } else if (x->n != -ECANCELED && x->n != -ETIMEDOUT) {
         if (x->other->part == x->r.part) return;
         CHECK("error", x->n == (x->other->loop == x->r.loop ? -EXDEV : -EBADF));
-        all.xdev++;
+        COUNT(AW_XDEV);
     }
 }
 
@@ -144,6 +162,18 @@ static void extra_start(fdrec *f) {
     if (x->what == X_CLOSE && k_below(3)) x->what = X_YIELD;
     x->rounds = 1 + (int)k_below(4);
     if (root_spawn(&x->r, x, R_EXTRA, f->loop, f->part, f, extra_entry) != 0) free(x);
+}
+
+static void files_build(void) {
+    int i;
+    for (i = 0; i < FILES; i++) {
+        const uint64_t size = k_below(900), seed = k_rand();
+        char name[16];
+        snprintf(name, sizeof name, "file%d", i);
+        w.file[i] = k_file_add(name, size, seed);
+        w.file[i]->cached = k_below(2) ? w.file[i]->size : k_below((uint32_t)w.file[i]->size + 1);
+        w.file[i]->name_cached = (int)k_below(2);
+    }
 }
 
 #endif

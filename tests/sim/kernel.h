@@ -218,12 +218,14 @@ enum { K_T_FREE, K_T_RUNS, K_T_POLL, K_T_FUTEX, K_T_MUTEX, K_T_JOIN, K_T_SLEEP, 
 enum { K_LOOP, K_WORKER, K_OTHER }; /* k_thread.kind: the loop's, started through the seam, started by a test */
 typedef struct k_thread {
     int state, kind, fresh; /* fresh: it has not run yet */
+    int stalled;            /* asleep by a fault, wherever it was */
     int joins;              /* the thread that it waits for */
     const void *waits;      /* the futex or mutex that it waits for */
     void *(*fn)(void *);
     void *arg;
     uint64_t serial; /* of its sleep */
     uint64_t calls;  /* of the seam since it waited last */
+    uint64_t wakes;  /* times that it was woken from a futex */
     int number;      /* errno */
     jmp_buf at;
     void *fake_stack; /* AddressSanitizer's */
@@ -283,7 +285,8 @@ typedef struct k_kernel {
     uint64_t thread_serial;
     k_file *poll_ep; /* where the loop sleeps, and how long */
     int64_t poll_limit;
-    /* on a worker, right before an exchange (of `old`) or a compare-and-swap that will succeed (to `value`) */
+    /* on a worker, right before a load, an exchange (of `old`) or a compare-and-swap that will succeed (to `value`) */
+    void (*loads)(const void *word);
     void (*exchanges)(const void *word, uintptr_t old);
     void (*swaps)(const void *word, uintptr_t value);
 
@@ -1639,9 +1642,11 @@ K_FN ssize_t k_pread(int fd, void *buf, size_t n, int64_t offset, int cached_onl
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>seam                                                                                                           */
 
-/* On a worker, right before it takes something out of a word that it shares with the loop, or puts something in. */
+/* On a worker: what it looks at, takes out of a word that it shares with the loop, and puts in. */
+K_FN void k_before_load(const void *word) {
+    if (sim.loads && k_is_worker()) sim.loads(word);
+}
 K_FN void k_before_exchange(const void *word, uintptr_t old) {
-    k_point();
     if (sim.exchanges && k_is_worker()) sim.exchanges(word, old);
 }
 K_FN void k_before_swap(const void *word, int will, uintptr_t value) {
@@ -1703,10 +1708,10 @@ K_FN void k_before_swap(const void *word, int will, uintptr_t value) {
 #define OL_SYS_RELEASE __ATOMIC_RELEASE
 #define OL_SYS_ACQ_REL __ATOMIC_ACQ_REL
 #define OL_SYS_SEQ_CST __ATOMIC_SEQ_CST
-#define OL_SYS_LOAD(p, order) (k_point(), __atomic_load_n((p), (order)))
+#define OL_SYS_LOAD(p, order) (k_point(), k_before_load(p), __atomic_load_n((p), (order)))
 #define OL_SYS_STORE(p, value, order) (k_point(), __atomic_store_n((p), (value), (order)))
 #define OL_SYS_XCHG(p, value, order)                                                                                   \
-    (k_before_exchange((p), (uintptr_t) * (p)), __atomic_exchange_n((p), (value), (order)))
+    (k_point(), k_before_exchange((p), (uintptr_t) * (p)), __atomic_exchange_n((p), (value), (order)))
 #define OL_SYS_ADD(p, value, order) (k_point(), __atomic_fetch_add((p), (value), (order)))
 #define OL_SYS_CAS(p, expected, value, order)                                                                          \
     (k_point(), k_before_swap((p), *(p) == *(expected), (uintptr_t)(value)),                                           \
@@ -1745,6 +1750,7 @@ K_FN void k_boot_bytes(const void *data, size_t len) {
 K_FN void k_halt(void) {
     int fd;
     sim.nthreads = 1;
+    sim.loads = NULL;
     sim.exchanges = NULL;
     sim.swaps = NULL;
     for (fd = K_FIRST_FD; fd < K_FDS && sim.open; fd++) {

@@ -84,7 +84,6 @@ static int root_spawn(root *r, void *owner, int kind, int loop, partition *p, fd
             CHECK("error", result == -EBADF);
         } else {
             CHECK("error", result == -ENOMEM && sim.stats.enomem);
-            all.nomem++;
         }
         return result;
     }
@@ -93,7 +92,7 @@ static int root_spawn(root *r, void *owner, int kind, int loop, partition *p, fd
     r->at = w.nroots;
     w.roots[w.nroots++] = r;
     w.alive[loop]++;
-    all.roots[kind]++;
+    COUNT_AT(ROOT, kind);
     return 0;
 }
 
@@ -102,7 +101,6 @@ static void root_cancel(root *r) {
     k_trace("cancel", r->id, 0);
     ol_cancel(&r->co);
     CHECK("error", ol_canceled(&r->co) == 1);
-    all.cancels++;
 }
 static void root_deadline(root *r, int64_t ns) {
     const int64_t at = sim.now;
@@ -114,7 +112,6 @@ static void root_deadline(root *r, int64_t ns) {
         return;
     }
     r->deadline = ns == OL_NEVER ? K_NEVER : at + (ns > 0 ? ns : 0);
-    all.deadlines++;
 }
 
 /* A time that came up now was due at `due`. While one loop is drained at the end, nobody steps the other. */
@@ -140,18 +137,20 @@ static void judge(const root *r, const fdrec *f, const before *b, int64_t n) {
     if (b->canceled) CHECK("error", n == -ECANCELED);
     if (n == -ECANCELED) {
         CHECK("error", r->canceled || (f->closed && !b->closed));
-        all.canceled++;
+        COUNT(AW_CANCELED);
     } else if (n == -ETIMEDOUT) {
         CHECK("error", !r->canceled || b->due); /* what was due at once is not recalled by a cancel that comes later */
         CHECK("time", sim.now >= r->deadline || r->was_due);
         if (!r->was_due) check_late(r->deadline > b->at ? r->deadline : b->at);
-        all.timed_out++;
+        COUNT(AW_TIMED_OUT);
     } else if (b->closed) {
         CHECK("error", n == -EBADF);
-        all.badf++;
+        COUNT(AW_BADF);
     } else if (n < 0) {
         CHECK("error", n != -EBADF && n != -EXDEV && n != -EBUSY && n != -EINVAL && n != -EAGAIN);
         if (n == -ENOMEM) CHECK("error", sim.stats.enomem);
+        COUNT_IF(AW_NOMEM, n == -ENOMEM);
+        COUNT_IF(AW_RESET, n == -ECONNRESET || n == -EPIPE);
     }
 }
 
@@ -167,7 +166,7 @@ static int recover(root *r, int64_t n) {
     } else {
         root_deadline(r, k_below(2) ? OL_NEVER : k_range(1, 5 * MS));
     }
-    all.cleared++;
+    COUNT(WENT_ON);
     return 1;
 }
 

@@ -4,8 +4,15 @@
 
    Each seed is one program: loops with listeners, connections that parse, compute and answer, clients, pipes, operations
    in every form, timers, posts from other threads, and mischief: closes, cancels, deadlines and policy changes at the
-   worst moments, on a kernel and devices that delay, refuse and fail. Then the faults stop, and everything must come to
-   its end. `sim --seed S` replays one with a log of every event. With -DOFFLOAD_ISAL (and -lisal) deflate takes part.
+   worst moments, on a kernel, devices and worker threads that delay, refuse and fail. Then the faults stop, and
+   everything must come to its end. `sim --seed S` replays one with a log of every event. With -DOFFLOAD_ISAL (and
+   -lisal) deflate and inflate take part.
+
+   The parts, each a header: kernel.h, threads.h, device.h (what is simulated), tally.h (what is counted), world.h (what
+   the checkers know), roots.h, tasks.h, pool.h (coroutines, operations, the pool), streams.h, extras.h, callbacks.h
+   (what a program does). A new part gets a line in `workloads`, and one in `mischiefs` for what it does at any moment.
+
+   For a fuzzer: with SIM_NO_MAIN defined there is no main, and sim_run_bytes runs one program that the bytes choose.
 
    What is checked, each in O(1) where it happens:
      gate        one root alive in a partition; roots start in the order of their spawns; not before the callbacks of
@@ -29,96 +36,117 @@
 #include "kernel.h"
 #define OFFLOAD_IMPLEMENTATION
 #include "offload.h"
+#include "tally.h"
 #include "device.h"
 #include "world.h"
 #include "roots.h"
 #include "tasks.h"
+#include "pool.h"
 #include "streams.h"
 #include "extras.h"
 #include "callbacks.h"
 
+#include <sys/wait.h>
+
+static const workload workloads[] = {
+    /* name, build, quiet, calm, asleep, leave, end */
+    {"streams", streams_build, streams_quiet, streams_calm, NULL, NULL, streams_end},
+    {"files", files_build, NULL, NULL, NULL, NULL, NULL},
+    {"callbacks", callbacks_build, callbacks_quiet, NULL, callbacks_asleep, callbacks_leave, callbacks_end},
+    {"pool", NULL, NULL, NULL, pool_asleep, NULL, pool_end},
+};
+enum { WORKLOADS = sizeof workloads / sizeof *workloads };
+
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Mischief: from coroutines, callbacks, timers, posts and between steps                                            */
 
-static void mischief_fd(int what) {
+static void mischief_close(int loop) {
     fdrec *f;
+    (void)loop;
     if (!w.nopen) return;
     f = w.open[k_below((uint32_t)w.nopen)];
-    if (what && w.nroots < ROOTS - 64) {
-        all.spawns++;
-        extra_start(f);
-    } else if (!what && !(f == w.listener[f->loop] && k_below(20))) {
-        taint(f->party);
-        k_trace("mischief closes", (int64_t)(f - w.fds), 0);
-        fd_close(f);
-    }
+    if (f == w.listener[f->loop] && k_below(20)) return;
+    taint(f->party);
+    k_trace("mischief closes", (int64_t)(f - w.fds), 0);
+    fd_close(f);
 }
-static void mischief_task(void) {
+static void mischief_spawn(int loop) {
+    (void)loop;
+    if (w.nopen && w.nroots < ROOTS - 64) extra_start(w.open[k_below((uint32_t)w.nopen)]);
+}
+static void mischief_cancel(int loop) {
+    (void)loop;
+    if (w.nroots) root_cancel(w.roots[k_below((uint32_t)w.nroots)]);
+}
+static void mischief_deadline(int loop) {
+    const int64_t ns = k_range(-1, 3 * MS); /* not in the call: the order of arguments is the compiler's */
+    (void)loop;
+    if (w.nroots) root_deadline(w.roots[k_below((uint32_t)w.nroots)], ns);
+}
+static void mischief_task(int loop) {
     task *t;
     int e;
+    (void)loop;
     if (!w.ntasks) return;
     t = w.tasks[k_below((uint32_t)w.ntasks)];
     t->canceled = 1;
     k_trace("mischief cancels", t->id, 0);
     e = ol_op_cancel(w.loop[t->loop], &t->op);
     CHECK("error", e == 0 || e == -EINVAL); /* EINVAL: it is complete, and its root has not run yet */
-    all.op_cancels++;
 }
 static void mischief_timer(int loop) {
     clock_timer *t = &w.timer[loop][k_below(TIMERS)];
     if (k_below(3)) timer_start(loop, t);
     else timer_stop(t);
 }
-
-static void class_change(void) {
+static void mischief_post(int loop) {
+    (void)loop;
+    outside();
+}
+static void mischief_client(int loop) {
+    if (w.clients-- > 0) client_start(loop);
+}
+static void mischief_pump(int loop) {
+    (void)loop;
+    if (w.pumps-- > 0) pump_start();
+}
+static void mischief_stop(int loop) { ol_loop_stop(w.loop[loop]); } /* ends the next ol_loop_run after its round */
+static void mischief_class(int loop) {
     root *r = (root *)(void *)w.running;
+    (void)loop;
     if (!r) return;
     r->cls = 1 + (int)k_below(2);
     CHECK("error", ol_set_class(&r->co, r->cls) == 0);
     CHECK("error", ol_set_class(&r->co, 3) == -EINVAL);
 }
+static void mischief_submit(int loop) {
+    int n = 1 + (int)k_below(k_below(4) ? 3 : 12);
+    for (; n > 0; n--) task_submit(loop, w.stepping == loop ? w.current : NULL);
+}
+
+static const struct mischief_kind {
+    int weight;
+    void (*fn)(int loop);
+} mischiefs[] = {
+    {1, mischief_close}, {3, mischief_spawn}, {1, mischief_cancel}, {1, mischief_deadline}, {2, mischief_task},
+    {1, policy_set},     {2, mischief_timer}, {1, mischief_post},   {1, mischief_client},   {1, mischief_pump},
+    {1, mischief_stop},  {1, mischief_class}, {1, mischief_submit},
+};
+enum { MISCHIEFS = sizeof mischiefs / sizeof *mischiefs };
 
 /* `loop` is the one that runs; between steps any. */
 static void mischief(int loop) {
-    int64_t ns; /* not in the call: the order of arguments is the compiler's, and each seed must run alike on all */
-    int n;
-    if (w.phase != CHAOS || w.budget <= 0 || k_below(3)) return;
+    int i, total = 0, x;
+    if (w.phase != CHAOS || loop == VISITOR || w.budget <= 0 || k_below(3)) return;
     w.budget--;
-    switch (k_below(17)) {
-    case 0: mischief_fd(0); break;
-    case 1:
-    case 2:
-    case 3: mischief_fd(1); break;
-    case 4:
-        if (w.nroots) root_cancel(w.roots[k_below((uint32_t)w.nroots)]);
-        break;
-    case 5:
-        ns = k_range(-1, 3 * MS);
-        if (w.nroots) root_deadline(w.roots[k_below((uint32_t)w.nroots)], ns);
-        break;
-    case 6:
-    case 7: mischief_task(); break;
-    case 8: policy_set(loop); break;
-    case 9:
-    case 10: mischief_timer(loop); break;
-    case 11: outside(); break;
-    case 12:
-        if (w.clients-- > 0) client_start(loop);
-        break;
-    case 13:
-        if (w.pumps-- > 0) pump_start();
-        break;
-    case 14: ol_loop_stop(w.loop[loop]); break; /* ends the next ol_loop_run after its round */
-    case 15: class_change(); break;
-    default:
-        for (n = 1 + (int)k_below(k_below(4) ? 3 : 12); n > 0; n--)
-            task_submit(loop, w.stepping == loop ? w.current : NULL);
-        break;
-    }
+    for (i = 0; i < MISCHIEFS; i++) total += mischiefs[i].weight;
+    x = (int)k_below((uint32_t)total);
+    for (i = 0; x >= mischiefs[i].weight; i++) x -= mischiefs[i].weight;
+    mischiefs[i].fn(loop);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
-/* A seed                                                                                                           */
+/* Build-up of the world                                                                                            */
 
 /* 0 mostly, else a small or a large probability: seeds differ in character. */
 static int some(int small, int large) {
@@ -142,6 +170,10 @@ static void choose_faults(void) {
     f->socket_full = some(10, 100);
     f->interrupt = some(5, 50);
     f->stall = some(1, 10);
+    f->preempt = some(5, 200);
+    f->thread_stall = some(20, 200);
+    f->thread_start = some(200, 1000);
+    f->futex = some(50, 500);
     w.old_kernel = f->no_openat2 = k_below(4) == 0;
     f->no_nowait = k_below(4) == 0;
     if (k_below(5) == 0) sim.fd_limit = K_FIRST_FD + 10 + (int)k_below(20);
@@ -166,18 +198,34 @@ static void choose_device(int i) {
     p.stop = k_below(5) == 0 ? -1 : (int)k_below(1001);
     p.fault = some(10, 100);
     dev_init(&w.device[i], name[i], &p);
+    if (k_below(4) == 0) w.device[i].backend.kinds = (1u << OL_OP_CRC32) | (1u << OL_OP_DEFLATE);
     w.device[i].on_take = device_takes;
     w.device[i].on_cancel = device_cancel;
     w.device[i].on_done = device_done;
+    w.backend[w.nbackends++] = name[i];
+}
+/* Devices, the pool, or both. */
+static void choose_backends(void) {
+    const uint32_t x = k_below(10);
+    int kind = x < 3 ? POOL_NONE : x < 8 ? POOL_OWN : POOL_SHARED;
+    int i;
+    w.ndevs = (int)k_below(DEVS + 1);
+    if (w.ndevs == 0 && kind == POOL_NONE) kind = POOL_OWN;
+    sim.threads_max = K_THREADS - 1 - POSTERS;
+    sim.cpus = 1 + (int)k_below(5);
+    for (i = 0; i < w.ndevs; i++) choose_device(i);
+    pool_build(kind);
+    if (kind != POOL_NONE) w.backend[w.nbackends++] = "threads";
 }
 static void choose_loop(int i) {
-    static ol_backend *backends[DEVS];
+    static ol_backend *backends[LANES];
     ol_loop_desc *d = &w.desc[i];
     int j;
-    for (j = 0; j < DEVS; j++) backends[j] = &w.device[j].backend;
+    for (j = 0; j < w.ndevs; j++) backends[j] = &w.device[j].backend;
+    if (pool.kind == POOL_OWN) backends[j++] = &pool.backend;
     d->backends = backends;
-    d->nbackends = DEVS;
-    d->no_pool = 1;
+    d->nbackends = (uint32_t)j;
+    d->no_pool = pool.kind != POOL_SHARED;
     d->events = 1 + k_below(32);
     d->turn = 1 + k_below(64);
     d->latency_run = 1 + k_below(8);
@@ -187,7 +235,11 @@ static void choose_loop(int i) {
     d->spin_ns = k_below(3) ? 0 : k_range(1, 5 * US);
     d->sync_ns = k_range(1, k_below(2) ? 2 * US : 200 * US);
     d->poll_ns = k_range(500, 5 * US);
-    CHECK("test", ol_loop_create(&w.loop[i], d) == 0);
+}
+static int loop_create(int i) {
+    choose_loop(i);
+    w.creating = i;
+    return ol_loop_create(&w.loop[i], &w.desc[i]);
 }
 static void listener_start(int i) {
     struct sockaddr_in in = k_address(8000 + i);
@@ -200,48 +252,32 @@ static void listener_start(int i) {
 }
 
 static void build(void) {
-    int i, parties;
+    int i;
     w.nloops = 1 + (int)k_below(LOOPS);
-    w.stepping = -1;
-#if defined(OFFLOAD_ISAL)
-    inflater = ol_exec_create();
+    w.stepping = w.destroying = -1;
+#if HAS_CODEC
+    codec = ol_exec_create();
 #endif
-    for (i = 0; i < DEVS; i++) choose_device(i);
+    choose_backends();
     for (i = 0; i < w.nloops; i++) {
-        choose_loop(i);
+        CHECK("test", loop_create(i) == 0);
         listener_start(i);
         policy_set(i);
     }
-    for (i = 0; i < FILES; i++) {
-        const uint64_t size = k_below(900), seed = k_rand();
-        char name[16];
-        snprintf(name, sizeof name, "file%d", i);
-        w.file[i] = k_file_add(name, size, seed);
-        w.file[i]->cached = k_below(2) ? w.file[i]->size : k_below((uint32_t)w.file[i]->size + 1);
-        w.file[i]->name_cached = (int)k_below(2);
-    }
-    for (i = 0; i < NODES; i++) {
-        w.notes[i].node.fn = on_note;
-        w.notes[i].loop = (int)k_below((uint32_t)w.nloops);
-    }
-    parties = 2 + (int)k_below(12);
-    for (i = 0; i < parties; i++) {
-        party *p = party_new(1);
-        k_at(k_range(1, 3 * MS), script, p, 0);
-    }
+    for (i = 0; i < WORKLOADS; i++)
+        if (workloads[i].build) workloads[i].build();
     w.budget = 20 + (int)k_below(200);
-    w.clients = (int)k_below(8);
-    w.pumps = (int)k_below(4);
-    if (k_below(2)) k_at(k_range(1, MS), outside_later, NULL, 0);
-    sim.interrupt = outside;
     choose_faults();
 }
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* A seed                                                                                                           */
 
 /* Are only acceptors left, and those that wait behind them? */
 static int calm(void) {
     int i;
-    for (i = 0; i < w.nparties; i++)
-        if (w.parties[i].outside && !w.parties[i].over) return 0;
+    for (i = 0; i < WORKLOADS; i++)
+        if (workloads[i].calm && !workloads[i].calm()) return 0;
     for (i = 0; i < w.nroots; i++)
         if (w.roots[i]->kind != R_ACCEPTOR &&
             !(w.roots[i]->part == w.listener[w.roots[i]->loop]->part && !w.roots[i]->started))
@@ -249,14 +285,15 @@ static int calm(void) {
     return w.ntasks == 0;
 }
 
-/* Falls asleep, or goes on sleeping: then no post and no announced completion may be waiting. */
+/* Falls asleep, or goes on sleeping: then nothing that has been announced may be waiting, unless a thread has stalled:
+   it may be the one that is about to write to the eventfd, on behalf of all who have announced something since. */
 static void on_asleep(k_file *ep) {
     int i;
     (void)ep;
-    if (w.stepping < 0) return;
-    for (i = 0; i < NODES; i++)
-        if (w.notes[i].loop == w.stepping && w.notes[i].pending) k_fail("lost wake-up", "sleeps although a post waits");
-    for (i = 0; i < DEVS; i++)
+    if (w.stepping < 0 || k_anyone_stalled()) return;
+    for (i = 0; i < WORKLOADS; i++)
+        if (workloads[i].asleep) workloads[i].asleep();
+    for (i = 0; i < w.ndevs && w.stepping < LOOPS; i++)
         if ((w.device[i].p.flags & OL_CHANNEL_NOTIFIES) && w.device[i].channel[w.stepping].finished)
             k_fail("lost wake-up", "sleeps although a device has announced a completion");
 }
@@ -276,20 +313,61 @@ static void check_counts(int i) {
     CHECK("count", (int)s.ops <= w.inflight[i]);
 }
 static void step(int i, int64_t timeout) {
-    int r;
+    const int64_t earlier = ol_now(w.loop[i]);
+    int r, left;
     w.stepping = i;
     r = ol_loop_step(w.loop[i], timeout);
     w.stepping = -1;
     if (r < 0) k_fail("error", "ol_loop_step gave %d: %s", r, ol_error());
-    if (w.alive[i]) CHECK("count", r == 1);
+    left = w.alive[i] || w.inflight[i] || (i < LOOPS && callbacks_left(i));
+    if (left) CHECK("count", r == 1);
+    if (!left && !w.nposters) CHECK("count", r == 0);
+    CHECK("time", ol_now(w.loop[i]) >= earlier && ol_now(w.loop[i]) <= sim.now);
     check_counts(i);
-    all.turns++;
+    w.turns++;
 }
 static int64_t a_timeout(void) {
     const uint32_t x = k_below(4);
     if (x == 0) return 0;
     if (w.nloops == 1 && x == 1) return -1;
     return k_range(1, x == 2 ? 10 * US : MS);
+}
+
+static void add_stats(int i) {
+    ol_loop_stats s;
+    s.size = sizeof s;
+    ol_loop_get_stats(w.loop[i], &s);
+    counted[T_WITHHELD] += s.withheld;
+    counted[T_STALE] += s.stale;
+}
+
+static void loop_destroy(int i) {
+    add_stats(i);
+    w.stepping = w.destroying = i;
+    CHECK("error", ol_loop_destroy(w.loop[i]) == 0);
+    w.stepping = w.destroying = -1;
+    CHECK("ending", w.inflight[i] == 0);
+    w.loop[i] = NULL;
+}
+
+/* A loop that shares the pool for a moment: its channel is used again by the next. */
+static void visitor(void) {
+    ol_policy p;
+    int n = (int)k_below(6), r;
+    if (pool.kind == POOL_NONE) return;
+    w.gone[VISITOR] = NULL;
+    memset(w.last_taken[VISITOR], 0, sizeof w.last_taken[VISITOR]);
+    r = loop_create(VISITOR);
+    if (r) {
+        CHECK("error", r == -ENOMEM || r == -EMFILE || r == -ENOSPC);
+        return;
+    }
+    COUNT(VISITOR);
+    CHECK("error", ol_policy_parse("any any 0- async threads wait", &p, NULL, 0) == 0);
+    CHECK("error", ol_loop_set_policy(w.loop[VISITOR], &p) == 0);
+    while (n--) task_submit(VISITOR, NULL);
+    for (n = (int)k_below(4); n > 0; n--) step(VISITOR, k_range(0, 20 * US));
+    loop_destroy(VISITOR);
 }
 
 static void chaos(void) {
@@ -299,6 +377,7 @@ static void chaos(void) {
     for (turn = 0; turn < 3000 && (turn < 100 || sim.nevents < 1200); turn++) {
         i = k_below(5) ? turn % w.nloops : (int)k_below((uint32_t)w.nloops);
         mischief(i);
+        if (k_below(100) == 0) visitor();
         if (turn == 50) CHECK("error", !w.alive[i] || ol_loop_destroy(w.loop[i]) == -EBUSY);
         step(i, a_timeout());
     }
@@ -306,30 +385,27 @@ static void chaos(void) {
 
 /* The faults stop; what hung or fell silent goes on. */
 static void quiet(void) {
-    int i, j;
+    int i;
     memset(&sim.faults, 0, sizeof sim.faults);
     sim.fd_limit = 1024;
-    sim.interrupt = NULL;
-    for (i = 0; i < DEVS; i++) {
+    for (i = 0; i < w.ndevs; i++) {
         dev_release(&w.device[i]);
         w.device[i].p.hang = w.device[i].p.refuse = w.device[i].p.fail = w.device[i].p.fault = 0;
     }
-    for (i = 0; i < w.nparties; i++) {
-        w.parties[i].stalled = 0;
-        if (w.parties[i].outside && !w.parties[i].over) script_soon(&w.parties[i], w.parties[i].lag);
-    }
-    for (i = 0; i < w.nloops; i++)
-        for (j = 0; j < TIMERS; j++)
-            if (k_below(2)) timer_stop(&w.timer[i][j]);
+    for (i = 0; i < WORKLOADS; i++)
+        if (workloads[i].quiet) workloads[i].quiet();
 }
 
 /* Runs on until everything has come to its end by itself. */
 static void end_by_itself(void) {
+    const int64_t begun = sim.now;
     int i, turn;
     w.phase = CALM;
     quiet();
     for (turn = 0; !calm(); turn++) {
-        if (turn > 200000) k_fail("ending", "things are still under way after %d turns without faults", turn);
+        if (turn > 200000 || sim.now > begun + ENOUGH)
+            k_fail("ending", "things are still under way after %d turns and %lld ns without faults", turn,
+                   (long long)(sim.now - begun));
         step(turn % w.nloops, w.nloops == 1 && k_below(2) ? -1 : 200 * US);
     }
     w.phase = ENDING;
@@ -341,8 +417,8 @@ static void end_by_itself(void) {
         CHECK("error", ol_loop_run(w.loop[i]) == 0);
         CHECK("ending", w.alive[i] == 0 && w.inflight[i] == 0);
         w.stepping = -1;
-        all.runs++;
     }
+    COUNT(ENDED_ITSELF);
 }
 
 /* Or is asked to end, in the middle of everything. */
@@ -357,63 +433,47 @@ static void end_by_drain(void) {
         w.stepping = i;
         r = ol_loop_drain(w.loop[i], k_below(2) ? 0 : 5 * MS);
         CHECK("error", r == -ETIMEDOUT || (r == 0 && w.alive[i] == 0 && w.inflight[i] == 0));
+        COUNT_IF(ENDED_LATE, r);
         if (r) {
             quiet();
-            r = ol_loop_drain(w.loop[i], (int64_t)10000 * MS);
+            r = ol_loop_drain(w.loop[i], ENOUGH);
             if (r)
-                k_fail("ending", "%d roots and %d operations are left after a drain of 10 s", w.alive[i],
-                       w.inflight[i]);
+                k_fail("ending", "%d roots and %d operations are left after a drain of %lld ns", w.alive[i],
+                       w.inflight[i], (long long)ENOUGH);
         }
         CHECK("ending", w.alive[i] == 0 && w.inflight[i] == 0);
         w.stepping = -1;
-        all.drains++;
     }
-}
-
-static void add_stats(int i) {
-    ol_loop_stats s;
-    s.size = sizeof s;
-    ol_loop_get_stats(w.loop[i], &s);
-    all.withheld += s.withheld;
-    all.parked += s.parked;
-    all.stale += s.stale;
+    COUNT(ENDED_DRAINED);
 }
 
 static void take_down(void) {
-    int i;
+    int i, n;
     quiet();
     CHECK("ending", w.nroots == 0 && w.ntasks == 0);
+    for (i = 0; i < WORKLOADS; i++)
+        if (workloads[i].leave) workloads[i].leave();
     for (i = 0; i < w.nloops; i++) {
-        int n = (int)k_below(3);
-        while (n--) task_submit(i, NULL); /* destroy completes these */
-        add_stats(i);
-        w.stepping = i;
-        CHECK("error", ol_loop_destroy(w.loop[i]) == 0);
-        w.stepping = -1;
-        CHECK("ending", w.inflight[i] == 0);
+        for (n = (int)k_below(3); n > 0; n--) task_submit(i, NULL); /* destroy completes these */
+        if (pool.kind == POOL_OWN) CHECK("error", ol_threads_destroy(pool.real) == -EBUSY);
+        loop_destroy(i);
     }
-    for (i = 0; i < NODES; i++) CHECK("post", w.notes[i].pending == 0 && w.notes[i].seen == w.notes[i].wanted);
-    for (i = 0; i < DEVS; i++) {
+    for (i = 0; i < WORKLOADS; i++)
+        if (workloads[i].end) workloads[i].end();
+    for (i = 0; i < w.ndevs; i++) {
         CHECK("operation", w.device[i].taken == w.device[i].done);
         dev_free(&w.device[i]);
     }
-#if defined(OFFLOAD_ISAL)
-    ol_exec_destroy(inflater);
+#if HAS_CODEC
+    ol_exec_destroy(codec);
 #endif
-    for (i = 0; i < w.nparties; i++) {
-        party *p = &w.parties[i];
-        all.complete += (uint64_t)p->complete;
-        all.broken += (uint64_t)p->tainted;
-        all.refused += (uint64_t)p->refused;
-        CHECK("stream", p->complete || p->tainted || p->refused);
-        if (p->end) script_over(p);
-    }
     k_check_leaks();
 }
 
 static void on_panic(const char *text) { k_fail("library", "%s", text); }
 
-static void run_seed(void) {
+static void run_program(void) {
+    ol_set_panic(on_panic);
     build();
     chaos();
     if (k_below(3)) end_by_itself();
@@ -422,84 +482,80 @@ static void run_seed(void) {
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
+/* One seed, or one string of bytes                                                                                 */
 
 static uint64_t the_seed;
-static const char *program;
+static const char *program = "sim";
 static int replaying;
 
-static void add_tally(void) {
-    uint64_t *to = (uint64_t *)(void *)&all.k;
-    const uint64_t *from = (const uint64_t *)(const void *)&sim.stats;
-    size_t i;
-    for (i = 0; i < sizeof all.k / sizeof *to; i++) to[i] += from[i];
-    all.seeds++;
-    all.events += sim.nevents;
-    all.virtual_ns += (uint64_t)(sim.now - 1000000000);
-}
-
-static void print_summary(void) {
-    static const char *const kind[R_KINDS] = {"acceptors", "connections", "clients", "extra", "pump ends"};
-    const k_stats *s = &all.k;
-    int i;
-    typedef unsigned long long u;
-    printf("%llu seeds, %llu events, %llu turns, %.1f s of virtual time\n", (u)all.seeds, (u)all.events, (u)all.turns,
-           (double)all.virtual_ns / 1e9);
-    printf("  roots      ");
-    for (i = 0; i < R_KINDS; i++) printf(" %llu %s", (u)all.roots[i], kind[i]);
-    printf("; withheld %llu, stopped in drains %llu\n", (u)all.withheld, (u)all.drains);
-    printf(
-        "  streams     %llu messages, %llu bytes, %llu answers; %llu complete, %llu broken on purpose, %llu refused\n",
-        (u)all.messages, (u)all.bytes, (u)all.replies, (u)all.complete, (u)all.broken, (u)all.refused);
-    printf(
-        "  operations  call %llu, crc32 %llu, deflate %llu, file %llu; software %llu, dev0 %llu, dev1 %llu; sync %llu, "
-        "callbacks %llu\n",
-        (u)all.ops[OL_OP_CALL], (u)all.ops[OL_OP_CRC32], (u)all.ops[OL_OP_DEFLATE], (u)all.ops[OL_OP_FILE],
-        (u)all.where[0], (u)all.where[1], (u)all.where[2], (u)all.sync, (u)all.callbacks);
-    printf("  why         rule %llu, full %llu, parked %llu, failed %llu, cache %llu, sync bound %llu\n",
-           (u)all.why[OL_WHY_RULE], (u)all.why[OL_WHY_FULL], (u)all.why[OL_WHY_PARKED], (u)all.why[OL_WHY_FAILED],
-           (u)all.why[OL_WHY_CACHE], (u)all.why[OL_WHY_SYNC_BOUND]);
-    printf("  ended       cancelled %llu, timed out %llu, full %llu, device fault %llu\n", (u)all.op_canceled,
-           (u)all.op_timeout, (u)all.op_full, (u)all.op_fault);
-    printf("  mischief    closes %llu, cancels %llu, deadlines %llu, cancelled operations %llu, policies %llu, timers "
-           "%llu "
-           "(%llu fired), posts %llu (%llu run)\n",
-           (u)all.closes, (u)all.cancels, (u)all.deadlines, (u)all.op_cancels, (u)all.policies, (u)all.timers,
-           (u)all.fired, (u)all.posts, (u)all.posted);
-    printf("  awaits      ECANCELED %llu, ETIMEDOUT %llu, EBADF %llu, EXDEV %llu, EBUSY %llu; went on after %llu\n",
-           (u)all.canceled, (u)all.timed_out, (u)all.badf, (u)all.xdev, (u)all.busy, (u)all.cleared);
-    printf(
-        "  kernel      waits %llu (%llu slept), events %llu, late %llu, spurious %llu, of closed fds %llu, EINTR %llu, "
-        "reused numbers %llu\n",
-        (u)s->waits, (u)s->blocked, (u)s->events, (u)s->late, (u)s->spurious, (u)s->ghosts, (u)s->eintr, (u)s->reused);
-    printf("  transfers   reads %llu (short %llu, EAGAIN %llu, end %llu), writes %llu (short %llu, EAGAIN %llu), "
-           "resets %llu\n",
-           (u)s->reads, (u)s->short_reads, (u)s->read_again, (u)s->eofs, (u)s->writes, (u)s->short_writes,
-           (u)s->write_again, (u)s->resets);
-    printf("  accepts     %llu, EAGAIN %llu, aborted %llu, no fd %llu; connects %llu (refused %llu); ENOMEM %llu, "
-           "epoll_ctl failed %llu; interrupts %llu, wake-ups %llu, stalls %llu\n",
-           (u)s->accepts, (u)s->accept_again, (u)s->accept_aborts, (u)s->accept_full, (u)s->connects, (u)s->refused,
-           (u)s->enomem, (u)s->ctl_failed, (u)s->interrupts, (u)s->eventfd_writes, (u)s->stalls);
-}
-
-/* 1 passed; the hash of all that happened goes into *hash. */
-static int one_seed(uint64_t seed, uint64_t *hash) {
-    the_seed = seed;
+/* 1 passed. The world has been booted. */
+static int run_one(tally *t) {
     memset(&w, 0, sizeof w);
-    k_boot(seed);
+    memset(counted, 0, sizeof counted);
     sim.verbose = replaying;
     if (setjmp(sim.on_fail)) {
-        printf("FAILED seed %llu after %llu events at %lld ns: [%s] %s\n  replay: %s --seed %llu\n",
-               (unsigned long long)seed, (unsigned long long)sim.nevents, (long long)sim.now, sim.checker, sim.text,
-               program, (unsigned long long)seed);
-        fflush(stdout);
+        printf("FAILED seed %llu after %llu events at %lld ns: [%s] %s\n", (unsigned long long)the_seed,
+               (unsigned long long)sim.nevents, (long long)sim.now, sim.checker, sim.text);
+        tally_seed(t, w.turns);
+        t->failed++;
         k_halt();
+        pool_forget();
         return 0;
     }
-    run_seed();
-    *hash = (*hash ^ sim.hash) * 0x100000001b3u;
-    add_tally();
+    run_program();
+    tally_seed(t, w.turns);
+    t->passed++;
     k_halt();
     return 1;
+}
+
+static int run_seed(uint64_t seed, tally *t, uint64_t *hash) {
+    uint64_t x;
+    int ok;
+    the_seed = seed;
+    k_boot(seed);
+    ok = run_one(t);
+    if (!ok) printf("  replay: %s --seed %llu\n", program, (unsigned long long)seed);
+    fflush(stdout);
+    *hash = sim.hash;
+    x = sim.hash ^ seed;
+    t->hash += k_splitmix(&x); /* a sum: seeds may run in any order */
+    return ok;
+}
+
+/* The program that these bytes choose: 0, or 1 if a checker has found something and printed it. */
+#if defined(__cplusplus)
+extern "C"
+#endif
+    int
+    sim_run_bytes(const unsigned char *data, size_t size);
+int sim_run_bytes(const unsigned char *data, size_t size) {
+    static tally sink;
+    the_seed = 0;
+    k_boot_bytes(data, size);
+    return !run_one(&sink);
+}
+
+#if !defined(SIM_NO_MAIN)
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* The driver                                                                                                       */
+
+static struct options {
+    uint64_t first, seeds;
+    int jobs, stop_at, hashes;
+    double require; /* percent of the seeds in which each row must occur; 0: none */
+    const char *bytes;
+} options;
+
+static const char *plural(uint64_t n) { return n == 1 ? "" : "s"; }
+
+static void print_summary(const tally *t) {
+    const uint64_t runs = t->passed + t->failed;
+    if (!runs) return;
+    printf("%llu seed%s, %llu events (%llu a seed), %llu turns, %.1f s of virtual time\n", (unsigned long long)runs,
+           plural(runs), (unsigned long long)t->events, (unsigned long long)(t->events / runs),
+           (unsigned long long)t->turns, (double)t->virtual_ns / 1e9);
+    tally_print(t);
 }
 
 /* A sanitizer or a signal ends the process: say which seed it was. */
@@ -518,51 +574,129 @@ extern "C"
     __asan_on_error(void);
 void __asan_on_error(void) { fprintf(stderr, "\nreplay: %s --seed %llu\n", program, (unsigned long long)the_seed); }
 
+/* Every jobs-th seed, from the job-th on. */
+static void run_share(int job, tally *t) {
+    uint64_t i, hash, done = 0;
+    const uint64_t share = (options.seeds + (uint64_t)options.jobs - 1) / (uint64_t)options.jobs;
+    for (i = (uint64_t)job; i < options.seeds && t->failed < (uint64_t)options.stop_at; i += (uint64_t)options.jobs) {
+        run_seed(options.first + i, t, &hash);
+        if (options.hashes)
+            printf("seed %llu: %016llx\n", (unsigned long long)(options.first + i), (unsigned long long)hash);
+        if (job == 0 && ++done % 2000 == 0)
+            fprintf(stderr, "  %llu of %llu seeds\n", (unsigned long long)(done * (uint64_t)options.jobs),
+                    (unsigned long long)(share * (uint64_t)options.jobs));
+    }
+}
+
+/* The seeds in several processes; what they count is in memory that they share with this one. */
+static int run_jobs(tally *total) {
+    const size_t size = sizeof(tally) * (size_t)options.jobs;
+    tally *t = (tally *)mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int i, status, bad = 0;
+    if ((void *)t == MAP_FAILED) {
+        perror("mmap");
+        return 1;
+    }
+    fflush(stdout);
+    for (i = 0; i < options.jobs; i++) {
+        const pid_t pid = fork();
+        if (pid < 0) perror("fork"), bad++;
+        if (pid == 0) {
+            run_share(i, &t[i]);
+            fflush(stdout);
+            _exit(0);
+        }
+    }
+    while (wait(&status) > 0) bad += status != 0; /* it has said why */
+    for (i = 0; i < options.jobs; i++) tally_add(total, &t[i]);
+    munmap(t, size);
+    return bad;
+}
+
+static int run_file(void) {
+    static unsigned char data[1 << 20];
+    FILE *f = fopen(options.bytes, "rb");
+    size_t n;
+    int failed;
+    if (!f) {
+        perror(options.bytes);
+        return 2;
+    }
+    n = fread(data, 1, sizeof data, f);
+    fclose(f);
+    replaying = 1;
+    failed = sim_run_bytes(data, n);
+    printf("%d passed, %d failed\n", !failed, failed);
+    return failed;
+}
+
 static int usage(int status) {
-    fprintf(
-        status ? stderr : stdout,
-        "sim [--seeds N] [--first S] [--seed S] [--keep-going]: random programs on offload.h over a simulated kernel\n"
-        "  --seeds N     how many seeds; default 10000\n"
-        "  --first S     the first one; default 1\n"
-        "  --seed S      replay this one, with a log of every event\n"
-        "  --keep-going  don't stop at the tenth failure\n");
+    fprintf(status ? stderr : stdout,
+            "sim [--seeds N] [--first S] [--seed S] [...]: random programs on offload.h over a simulated kernel\n"
+            "  --seeds N     how many seeds; default %d\n"
+            "  --first S     the first one; default 1\n"
+            "  --seed S      replay this one, with a log of every event: time in ns, thread, what, two numbers\n"
+            "  --bytes FILE  the same for the program that a fuzzer's bytes choose\n"
+            "  --jobs N      in so many processes\n"
+            "  --require P   fail unless each thing that is counted occurs in at least P percent of the seeds\n"
+            "  --hashes      print the hash of each seed's events\n"
+            "  --keep-going  don't stop at the tenth failure\n",
+            DEFAULT_SEEDS);
     return status;
 }
 
-int main(int argc, char **argv) {
-    uint64_t first = 1, seeds = 10000, i, hash = 0xcbf29ce484222325u;
-    int passed = 0, failed = 0, stop_at = 10, a;
-    struct sigaction old; /* a sanitizer's handler stays */
+static int parse(int argc, char **argv) { /* 0, or 1 + the exit status */
+    int a;
+    options.first = 1;
+    options.seeds = DEFAULT_SEEDS;
+    options.jobs = 1;
+    options.stop_at = 10;
     for (a = 1; a < argc; a++) {
-        const int more = a + 1 < argc;
-        if (strcmp(argv[a], "--help") == 0) return usage(0);
-        if (strcmp(argv[a], "--keep-going") == 0) {
-            stop_at = INT_MAX;
-        } else if (strcmp(argv[a], "--seeds") == 0 && more) {
-            seeds = strtoull(argv[++a], NULL, 10);
-        } else if (strcmp(argv[a], "--first") == 0 && more) {
-            first = strtoull(argv[++a], NULL, 10);
-        } else if (strcmp(argv[a], "--seed") == 0 && more) {
-            first = strtoull(argv[++a], NULL, 10);
-            seeds = 1;
-            replaying = 1;
-        } else {
-            return usage(2);
+        const char *word = argv[a], *value = a + 1 < argc ? argv[a + 1] : NULL;
+        if (strcmp(word, "--help") == 0) return 1 + usage(0);
+        if (strcmp(word, "--keep-going") == 0) {
+            options.stop_at = INT_MAX;
+            continue;
         }
+        if (strcmp(word, "--hashes") == 0) {
+            options.hashes = 1;
+            continue;
+        }
+        if (!value) return 1 + usage(2);
+        a++;
+        if (strcmp(word, "--seeds") == 0) options.seeds = strtoull(value, NULL, 10);
+        else if (strcmp(word, "--first") == 0) options.first = strtoull(value, NULL, 10);
+        else if (strcmp(word, "--seed") == 0)
+            options.first = strtoull(value, NULL, 10), options.seeds = 1, replaying = 1;
+        else if (strcmp(word, "--bytes") == 0) options.bytes = value;
+        else if (strcmp(word, "--jobs") == 0) options.jobs = atoi(value);
+        else if (strcmp(word, "--require") == 0) options.require = atof(value);
+        else return 1 + usage(2);
     }
+    return options.jobs < 1 || options.jobs > 256 ? 1 + usage(2) : 0;
+}
+
+int main(int argc, char **argv) {
+    static tally total;
+    int bad = 0, rare = 0, r = parse(argc, argv);
+    struct sigaction old; /* a sanitizer's handler stays */
+    if (r) return r - 1;
     program = argv[0];
     signal(SIGABRT, on_crash);
     if (sigaction(SIGSEGV, NULL, &old) == 0 && old.sa_handler == SIG_DFL) signal(SIGSEGV, on_crash);
-    ol_set_panic(on_panic);
-    for (i = 0; i < seeds && failed < stop_at; i++) {
-        if (one_seed(first + i, &hash)) passed++;
-        else failed++;
-        if (i % 2000 == 1999)
-            fprintf(stderr, "  %llu of %llu seeds\n", (unsigned long long)i + 1, (unsigned long long)seeds);
+    if (options.bytes) return run_file();
+    if (options.jobs == 1) run_share(0, &total);
+    else bad = run_jobs(&total);
+    if (!options.hashes) print_summary(&total);
+    if (options.require > 0) {
+        rare = tally_rare(&total, options.require);
+        total.passed += (uint64_t)(tally_needed() - rare);
     }
-    print_summary();
-    printf("trace hash %016llx\n%d passed, %d failed\n", (unsigned long long)hash, passed, failed);
+    total.failed += (uint64_t)(bad + rare);
+    printf("trace hash %016llx\n%llu passed, %llu failed\n", (unsigned long long)total.hash,
+           (unsigned long long)total.passed, (unsigned long long)total.failed);
     fflush(stdout);
-    if (failed) _exit(1); /* what the failed seeds left behind is not worth a leak report */
+    if (total.failed) _exit(1); /* what the failed seeds left behind is not worth a leak report */
     return 0;
 }
+#endif

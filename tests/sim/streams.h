@@ -18,8 +18,7 @@ static uint32_t make_request(int id, uint32_t number, unsigned char *out) {
     uint32_t i;
     for (i = 0; i < len; i++) out[16 + i] = body_byte(id, number, i);
     put_header(out, number, len, crc_slow(0, out + 16, len), (uint32_t)id);
-    all.messages++;
-    all.bytes += len;
+    COUNT(MESSAGES);
     return 16 + len;
 }
 
@@ -77,7 +76,7 @@ static int script_receive(party *p) {
             CHECK("stream", p->answered < p->sent);
             p->answered++;
             p->in_at = 0;
-            all.replies++;
+            COUNT(REPLIES);
             continue;
         }
         n = k_recv(p->end, p->in + p->in_at, whole - p->in_at);
@@ -260,7 +259,6 @@ static void io_verdict(conn *c, int64_t n) {
         taint(c->with);
         return;
     }
-    if (n < 0 && n != -ENOMEM) all.resets++;
     CHECK("stream", c->with->tainted || n == -ENOMEM);
 }
 
@@ -368,6 +366,7 @@ static void conn_main(ol_co *co) {
         c->which = !c->which;
         c->n = root_spawn(&c->r[c->which], c, R_CONN, r->loop, r->part, c->f, conn_entry);
         if (c->n == 0) {
+            COUNT(HANDED_OVER);
             root_ended(r);
             OL_RETURN(0);
         }
@@ -425,7 +424,7 @@ static int accepted(acceptor *a) {
     }
     if (a->n == -EMFILE || a->n == -ENFILE || a->n == -ENOSPC || (a->n == -ENOMEM && !sim.stats.enomem)) {
         CHECK("time", sim.now - a->b.at >= 10 * MS - sim.tick || w.phase == ENDING);
-        all.emfile++;
+        COUNT(AW_EMFILE);
         return 1;
     }
     judge(r, a->f, &a->b, a->n);
@@ -520,7 +519,7 @@ static void client_main(ol_co *co) {
             OL_CALL(c->n, &c->frame[0], io_entry);
             if (c->n <= 0) break;
             check_message(c->msg, c->id, (uint32_t)c->number++, 1);
-            all.replies++;
+            COUNT(REPLIES);
         }
         client_over(c);
         if (!c->f->closed) fd_close(c->f);
@@ -636,6 +635,42 @@ static void pump_start(void) {
     if (k_pair(k_below(2) ? K_PIPE : K_STREAMS, cap, fds)) k_fail("test", "no fd for a pump");
     pump_side((int)k_below((uint32_t)w.nloops), fds[1], with, 1, total);
     pump_side((int)k_below((uint32_t)w.nloops), fds[0], with, 0, total);
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+
+static void streams_build(void) {
+    int i, parties = 2 + (int)k_below(12);
+    for (i = 0; i < parties; i++) {
+        party *p = party_new(1);
+        k_at(k_range(1, 3 * MS), script, p, 0);
+    }
+    w.clients = (int)k_below(8);
+    w.pumps = (int)k_below(4);
+}
+static void streams_quiet(void) {
+    int i;
+    for (i = 0; i < w.nparties; i++) {
+        w.parties[i].stalled = 0;
+        if (w.parties[i].outside && !w.parties[i].over) script_soon(&w.parties[i], w.parties[i].lag);
+    }
+}
+static int streams_calm(void) {
+    int i;
+    for (i = 0; i < w.nparties; i++)
+        if (w.parties[i].outside && !w.parties[i].over) return 0;
+    return 1;
+}
+static void streams_end(void) {
+    int i;
+    for (i = 0; i < w.nparties; i++) {
+        party *p = &w.parties[i];
+        COUNT_IF(COMPLETE, p->complete);
+        COUNT_IF(BROKEN, p->tainted);
+        COUNT_IF(REFUSED, p->refused);
+        CHECK("stream", p->complete || p->tainted || p->refused);
+        if (p->end) script_over(p);
+    }
 }
 
 #endif

@@ -2,11 +2,12 @@
 #ifndef SIM_TASKS_H
 #define SIM_TASKS_H
 
-static int64_t task_call(void *arg) { /* on the device, or on the spot */
+static int64_t task_call(void *arg) { /* on the device, on a worker, or on the spot */
     task *t = (task *)arg;
     uint32_t i;
     t->runs++;
     CHECK("operation", t->runs == 1);
+    k_compute(t->cost);
     for (i = 0; i < t->len; i++) t->out[i] = k_byte(~t->seed, i);
     return t->expect;
 }
@@ -23,19 +24,74 @@ static task *task_alloc(int kind, int loop, partition *p, uint32_t len) {
     t->part = p;
     t->in = (unsigned char *)malloc(len + 1);
     t->out = (unsigned char *)malloc(len + 1);
-    for (i = 0; i < len; i++)
-        t->in[i] = kind == OL_OP_DEFLATE ? (unsigned char)(k_byte(t->seed, i) & 3) : k_byte(t->seed, i);
+    for (i = 0; i < len; i++) t->in[i] = k_byte(t->seed, i);
     return t;
 }
+
+#if HAS_CODEC
+static ol_exec *codec; /* the checkers' own */
+
+/* Text that can be compressed. */
+static unsigned char text_byte(const task *t, uint32_t i) { return k_byte(t->seed, i) & 3; }
+
+/* The codec on the spot, where nothing fails. */
+static int64_t codec_exec(ol_op *op) {
+    const int faults = sim.faults.enomem;
+    int64_t r;
+    sim.faults.enomem = 0;
+    r = ol_op_exec(codec, op);
+    sim.faults.enomem = faults;
+    return r;
+}
+
+/* deflate: its input is text, its output is checked by inflating it. inflate: the other way round. Half of them are a
+   stream of one chunk. */
+static void codec_prepare(task *t) {
+    const int format = 1 + (int)k_below(3), chunk = (int)k_below(2);
+    const uint64_t cap = ol_deflate_bound(t->len);
+    unsigned char *packed = (unsigned char *)malloc(cap);
+    uint32_t i;
+    ol_op op;
+    for (i = 0; i < t->len; i++) t->in[i] = text_byte(t, i);
+    if (t->kind == OL_OP_DEFLATE) {
+        free(t->out);
+        t->out = packed;
+        if (chunk) ol_prep_deflate_chunk(&t->op, format, packed, cap, t->in, t->len, &t->stream, NULL, 0, 1);
+        else ol_prep_deflate(&t->op, format, packed, cap, t->in, t->len);
+        t->op.level = (uint8_t)k_below(5);
+        return;
+    }
+    t->expect = t->len;
+    t->packed = codec_exec(ol_prep_deflate(&op, format, packed, cap, t->in, t->len));
+    free(t->in);
+    t->in = packed;
+    if (chunk)
+        ol_prep_inflate_chunk(&t->op, format, t->out, t->len, packed, (uint64_t)t->packed, &t->stream, NULL, 0, 1);
+    else ol_prep_inflate(&t->op, format, t->out, t->len, packed, (uint64_t)t->packed);
+}
+
+static void codec_check(task *t, int64_t n) {
+    unsigned char *back = t->out;
+    uint32_t i;
+    ol_op op;
+    if (t->kind == OL_OP_DEFLATE) {
+        back = (unsigned char *)malloc(t->len + 1);
+        n = codec_exec(ol_prep_inflate(&op, t->op.format, back, t->len, t->out, (uint64_t)n));
+    } else {
+        CHECK("operation", t->op.used == (uint64_t)t->packed);
+    }
+    CHECK("operation", n == t->len);
+    for (i = 0; i < t->len; i++) CHECK("operation", back[i] == text_byte(t, i));
+    if (back != t->out) free(back);
+}
+#endif
 
 /* A new operation, prepared; its true result is known. */
 static task *task_new(int loop, partition *p) {
     const uint32_t len = k_below(2) ? k_below(64) : k_below(3000);
     task *t;
     int kind = k_below(2) ? OL_OP_CRC32 : OL_OP_CALL;
-#if defined(OFFLOAD_ISAL)
-    if (k_below(4) == 0) kind = OL_OP_DEFLATE;
-#endif
+    if (HAS_CODEC && k_below(3) == 0) kind = k_below(3) ? OL_OP_DEFLATE : OL_OP_INFLATE;
     t = task_alloc(kind, loop, p, len);
     if (kind == OL_OP_CRC32) {
         const uint32_t start = k_below(2) ? 0 : (uint32_t)k_rand();
@@ -44,13 +100,11 @@ static task *task_new(int loop, partition *p) {
     } else if (kind == OL_OP_CALL) {
         ol_prep_call(&t->op, task_call, t);
         t->op.len = len;
+        t->cost = k_range(0, k_below(4) ? 5 * US : 100 * US);
         t->expect = k_range(0, INT64_MAX - 1);
-#if defined(OFFLOAD_ISAL)
+#if HAS_CODEC
     } else {
-        free(t->out);
-        t->out = (unsigned char *)malloc(ol_deflate_bound(len));
-        ol_prep_deflate(&t->op, 1 + (int)k_below(3), t->out, ol_deflate_bound(len), t->in, len);
-        t->op.level = (uint8_t)k_below(5);
+        codec_prepare(t);
 #endif
     }
     t->op.cls = (uint8_t)k_below(3);
@@ -79,12 +133,12 @@ static void task_end(task *t) {
     t->inflight = 0;
 }
 
-/* From the device: a fd of the operation's partition must stay open as long as the device writes. */
+/* From a device: a fd of the operation's partition must stay open as long as the device writes. */
 static void device_takes(ol_op *op) {
     task *t = OL_CONTAINER(op, task, op);
     const fdrec *f = t->part ? t->part->fd : NULL;
     const int call = t->kind == OL_OP_CALL || t->kind == OL_OP_FILE;
-    uint64_t *last = &w.last_taken[t->loop][t->op.where - 1][t->cls][call];
+    uint64_t *last = &w.last_taken[t->loop][t->op.where - 1][t->cls][call]; /* devices are the first lanes */
     CHECK("operation", t->inflight);
     CHECK("order", t->ticket > *last); /* first come, first served, within a class and sort */
     *last = t->ticket;
@@ -104,21 +158,6 @@ static void device_done(ol_op *op) {
     t->pin = NULL;
 }
 
-#if defined(OFFLOAD_ISAL)
-static ol_exec *inflater;
-static void check_deflated(task *t, int64_t n) {
-    unsigned char *back = (unsigned char *)malloc(t->len + 1);
-    const int faults = sim.faults.enomem;
-    ol_op op;
-    int64_t r;
-    sim.faults.enomem = 0; /* the check itself must not fail */
-    r = ol_op_exec(inflater, ol_prep_inflate(&op, t->op.format, back, t->len, t->out, (uint64_t)n));
-    sim.faults.enomem = faults;
-    CHECK("operation", r == t->len && memcmp(back, t->in, t->len) == 0);
-    free(back);
-}
-#endif
-
 static void judge_success(task *t, int64_t n) {
     uint32_t i;
     if (t->kind == OL_OP_FILE) return; /* its caller knows */
@@ -126,14 +165,16 @@ static void judge_success(task *t, int64_t n) {
         CHECK("operation", t->runs == 1);
         for (i = 0; i < t->len; i++) CHECK("operation", t->out[i] == k_byte(~t->seed, i));
     }
-#if defined(OFFLOAD_ISAL)
-    if (t->kind == OL_OP_DEFLATE) {
-        check_deflated(t, n);
+#if HAS_CODEC
+    if (t->kind == OL_OP_DEFLATE || t->kind == OL_OP_INFLATE) {
+        codec_check(t, n);
         return;
     }
 #endif
     CHECK("operation", n == t->expect);
 }
+
+static int pool_lane(void);
 
 /* The result of an operation: true, or with a cause. Frees it. r: the awaiting root, NULL in a callback. */
 static void judge_task(task *t, const root *r, const before *b, int64_t n) {
@@ -141,31 +182,34 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     k_trace("result", t->id, n);
     if (b && b->canceled) CHECK("error", n == -ECANCELED && t->runs == 0 && !t->reported);
     if (t->reported) CHECK("operation", dev_sum(t->out, t->len) == t->out_sum);
-    all.ops[t->kind]++;
-    if (n < 0 && t->kind != OL_OP_FILE) CHECK("operation", t->runs == 0);
+    CHECK("operation", !t->in_pool);
+    COUNT_AT(OP, t->kind - OL_OP_CALL);
+    COUNT_IF(WHY_STOPPED, n < 0 && t->op.why == OL_WHY_STOPPED);
+    if (n < 0 && t->kind != OL_OP_FILE) CHECK("operation", t->runs == 0 && (t->starts == 0 || n == -ENOMEM));
     if (n >= 0) {
         judge_success(t, n);
-        all.where[t->op.where < 3 ? t->op.where : 0]++;
-        all.why[t->op.why < 9 ? t->op.why : 0]++;
-        all.sync += t->op.mode == OL_SYNC;
+        CHECK("operation", t->op.where <= w.nbackends && t->op.why <= OL_WHY_SYNC_BOUND);
+        CHECK("operation", t->starts == (t->op.where && t->op.where == pool_lane()));
+        COUNT_AT(AT_SOFTWARE, t->op.where && t->op.where == pool_lane() ? (int)LANES : t->op.where);
+        COUNT_AT(WHY, t->op.why);
+        COUNT_AT(OP_SOFTWARE, t->op.mode - OL_SOFTWARE);
         CHECK("operation", ol_op_where(w.loop[t->loop], &t->op) && t->op.why != OL_WHY_NONE);
     } else if (n == -ECANCELED) {
-        CHECK("error", t->canceled || closed || (r && r->canceled) || w.phase == ENDING);
-        all.op_canceled++;
+        CHECK("error", t->canceled || closed || (r && r->canceled) || w.phase == ENDING || w.destroying == t->loop);
+        COUNT(OP_CANCELED);
     } else if (n == -ETIMEDOUT) {
         const int64_t limit = t->op.timeout_us ? t->begun + (int64_t)t->op.timeout_us * US : K_NEVER;
         CHECK("time", sim.now >= limit || (r && (sim.now >= r->deadline || r->was_due)));
-        all.op_timeout++;
+        COUNT(OP_TIMEOUT);
     } else if (n == -EIO) {
         CHECK("error", t->reported);
-        all.op_fault++;
+        COUNT(OP_FAULT);
     } else if (n == -EAGAIN) {
-        all.op_full++;
+        COUNT(OP_REFUSED);
     } else if (n != -ENOMEM && t->kind == OL_OP_FILE) {
         CHECK("error", n == -EMFILE || (n == -ENOTSUP && w.old_kernel));
     } else {
         CHECK("error", n == -ENOMEM && sim.stats.enomem);
-        all.nomem++;
     }
     free(t->in);
     free(t->out);
@@ -188,7 +232,7 @@ static void task_done(ol_loop *on, ol_op *op) {
     mischief(loop);
     w.current = was;
     if (p) p->callbacks--;
-    all.callbacks++;
+    COUNT(DONE_CALLED);
 }
 
 /* Submits in callback form, for the partition that runs now. */
@@ -203,9 +247,10 @@ static void task_submit(int loop, partition *p) {
     r = ol_submit(w.loop[loop], &t->op, task_done);
     w.in_submit = 0;
     if (r == 0) {
+        COUNT(OP_CALLBACK);
         if (k_below(8) == 0) {
             CHECK("error", ol_submit(w.loop[loop], &t->op, task_done) == -EBUSY);
-            all.busy++;
+            COUNT(OP_BUSY);
         }
         return;
     }

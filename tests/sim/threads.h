@@ -75,7 +75,7 @@ K_FN void k_thread_entry(void) {
 }
 
 K_FN void k_first_step(k_thread *t) {
-    ucontext_t context;
+    static ucontext_t context; /* no frame may stay behind on the stack that is left here */
     t->fresh = 0;
     getcontext(&context);
     context.uc_stack.ss_sp = k_stack((int)(t - sim.thread));
@@ -169,6 +169,12 @@ K_FN void k_sleep_for(int64_t ns) {
     k_wait_turn();
 }
 
+K_FN int k_anyone_stalled(void) {
+    int i, n = 0;
+    for (i = 1; i < sim.nthreads; i++) n += sim.thread[i].stalled && sim.thread[i].state == K_T_SLEEP;
+    return n > 0;
+}
+
 K_FN int k_is_worker(void) { return sim.thread[sim.self].kind == K_WORKER; }
 
 /* Computation, or a call that blocks, of so many ns: with several processors others go on meanwhile. */
@@ -185,7 +191,9 @@ K_FN void k_thread_point(void) {
     sim.preempt_in = 1 + (int)k_below(sim.faults.preempt ? 2000u / (uint32_t)sim.faults.preempt : 1000u);
     if (sim.self && k_chance(sim.faults.thread_stall)) {
         sim.stats.thread_stalls++;
+        t->stalled = 1;
         k_sleep_for(k_range(1, k_below(8) ? 20000 : 3000000));
+        t->stalled = 0;
         return;
     }
     sim.stats.preemptions++;
@@ -314,6 +322,7 @@ K_FN void k_futex_wait(const uint32_t *word, uint32_t value) {
     t->state = K_T_FUTEX;
     t->waits = word;
     k_wait_turn();
+    t->wakes++;
 }
 
 /* A mutex is the number of its holder + 1. */

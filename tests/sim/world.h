@@ -8,7 +8,10 @@
 #define MS 1000000
 enum {
     LOOPS = 2,
+    VISITOR = LOOPS, /* a loop that is there for a moment */
+    ALL_LOOPS = LOOPS + 1,
     DEVS = 2,
+    LANES = DEVS + 1, /* and the pool */
     PARTIES = 64,
     PARTS = 4096,
     FDS = 4096,
@@ -16,11 +19,19 @@ enum {
     TASKS = 1024,
     TIMERS = 6,
     NODES = 8,
+    POSTERS = 2,
+    SENDERS = 3 + POSTERS, /* who posts: the loop's thread, interrupts, the outside, posters */
     DEPTH = 6,
     BODY = 1500, /* bytes of a message at most */
     FILES = 4
 };
-#define LATE (20 * MS) /* how late a time may be noticed: other loops' sleeps and spins included */
+#if defined(K_ASAN)
+#define DEFAULT_SEEDS 10000
+#else
+#define DEFAULT_SEEDS 10000
+#endif
+#define ENOUGH ((int64_t)10000 * MS) /* virtual time in which everything ends once the faults have stopped */
+#define LATE (40 * MS)               /* how late a time may be noticed: other loops' sleeps and spins included */
 
 typedef struct partition { /* a partition */
     int alive;             /* roots started and not ended */
@@ -69,13 +80,17 @@ typedef struct task { /* an operation and its buffers */
     ol_op op;
     int kind, loop, id, at;
     int inflight, canceled, reported, runs, cls;
-    int asked;       /* the device was asked to stop it */
-    uint64_t ticket; /* in the order of submission */
+    int asked;                    /* its backend was asked to stop it */
+    int in_pool, starts, granted; /* the pool has it; workers that took it; the pool has stopped it */
+    uint64_t ticket;              /* in the order of submission */
     uint64_t seed;
     uint32_t len;
     unsigned char *in, *out;
     uint64_t out_sum; /* of the output at the moment of completion */
     int64_t expect, begun;
+    int64_t cost; /* of a call, in ns */
+    ol_stream stream;
+    int64_t packed; /* of an inflate's input, in bytes */
     partition *part;
     int closes; /* of its partition, when it was submitted */
     k_file *pin;
@@ -90,30 +105,32 @@ typedef struct clock_timer {
 
 typedef struct note { /* a post */
     ol_post_node node;
-    int pending, wanted, seen, loop, thread;
+    int posting;  /* calls of ol_post that have not returned */
+    int accepted; /* of those that have */
+    int runs, wanted, seen, loop, thread;
     uint64_t order; /* of the call that queued it, among those of its thread */
 } note;
 
-typedef struct tally { /* over all seeds, for the summary */
-    uint64_t seeds, events, turns, virtual_ns;
-    uint64_t roots[R_KINDS], messages, bytes, replies, complete, broken;
-    uint64_t ops[OL__KINDS], where[3], why[9], op_canceled, op_timeout, op_full, op_fault, callbacks, sync;
-    uint64_t closes, cancels, deadlines, spawns, op_cancels, policies, timers, fired, posts, posted, cleared;
-    uint64_t canceled, timed_out, badf, xdev, busy, withheld, parked, stale, drains, runs, emfile, nomem, resets,
-        refused;
-    k_stats k;
-} tally;
+typedef struct poster { /* a thread of the application that posts */
+    int thread, id;
+    note own[2];
+} poster;
 
 static struct world {
     int nloops, phase;       /* CHAOS, CALM, ENDING */
     int budget;              /* mischief left */
     int bad, clients, pumps; /* how much may still be started */
-    ol_loop *loop[LOOPS];
-    ol_loop_desc desc[LOOPS];
+    ol_loop *loop[ALL_LOOPS];
+    ol_loop_desc desc[ALL_LOOPS];
+    const void *gone[ALL_LOOPS]; /* where workers notified a loop that has closed its channel */
+    int creating, destroying;    /* the loop that is */
     dev device[DEVS];
+    int ndevs;
+    const char *backend[LANES]; /* names that policies may use */
+    int nbackends;
     int old_kernel;
-    uint64_t posts, last_post[LOOPS][3];
-    uint64_t tickets, last_taken[LOOPS][DEVS][3][2]; /* by class, and apart for calls and files */
+    uint64_t posts, last_post[LOOPS][SENDERS];
+    uint64_t tickets, last_taken[ALL_LOOPS][LANES][3][2]; /* by class, and apart for calls and files */
     partition parts[PARTS];
     int nparts;
     fdrec fds[FDS];
@@ -122,17 +139,21 @@ static struct world {
     int nopen;
     fdrec *listener[LOOPS];
     root *roots[ROOTS];
-    int nroots, alive[LOOPS], next_id;
+    int nroots, alive[ALL_LOOPS], next_id;
     task *tasks[TASKS];
-    int ntasks, inflight[LOOPS];
+    int ntasks, inflight[ALL_LOOPS];
     party parties[PARTIES];
     int nparties;
     clock_timer timer[LOOPS][TIMERS];
     note notes[NODES];
+    note contended; /* all posters post it */
+    poster posters[POSTERS];
+    int nposters, posters_end;
     k_inode *file[FILES];
-    uint64_t latency_runs[LOOPS], batch_runs[LOOPS]; /* taken from the ready queues */
-    partition *current;                              /* whose root or callback runs */
-    int stepping;                                    /* the loop that is inside a step, -1 none */
+    uint64_t latency_runs[ALL_LOOPS], batch_runs[ALL_LOOPS]; /* taken from the ready queues */
+    uint64_t turns;
+    partition *current; /* whose root or callback runs */
+    int stepping;       /* the loop that is inside a step, -1 none */
     int in_submit;
     ol_frame *frames[DEPTH + 4]; /* that are running, outermost first */
     int nframes;
@@ -140,7 +161,16 @@ static struct world {
 } w;
 enum { CHAOS, CALM, ENDING };
 
-static tally all;
+/* A part of a seed's program. Each function may be NULL. */
+typedef struct workload {
+    const char *name;
+    void (*build)(void);  /* the loops are there; nothing fails yet */
+    void (*quiet)(void);  /* the faults stop, and what hung or fell silent goes on; may come twice */
+    int (*calm)(void);    /* 1: all of it has come to its end, or never will by itself */
+    void (*asleep)(void); /* the loop w.stepping sleeps, and no thread can run: is that right? */
+    void (*leave)(void);  /* the loops are about to be destroyed */
+    void (*end)(void);    /* they are gone */
+} workload;
 
 static void mischief(int loop);
 
@@ -201,7 +231,7 @@ static int fd_close(fdrec *f) {
     }
     r = ol_close(w.loop[f->loop], f->handle);
     CHECK("error", r == (was_closed ? -EBADF : 0));
-    all.closes++;
+    COUNT(CLOSES);
     if (was_closed) return r;
     file = sim.file[fd];
     if (idle) CHECK("close", file == NULL);
