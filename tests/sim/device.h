@@ -9,7 +9,7 @@
 #define SIM_DEVICE_H
 
 #define DEV_SLOTS 128
-#define DEV_CHANNELS 4
+#define DEV_CHANNELS 8
 
 enum { DEV_NEXT_NULL, DEV_NEXT_UNKNOWN, DEV_NEXT_KNOWN }; /* the vtable's next_ns */
 enum { DEV_FREE, DEV_AT_WORK, DEV_STOPPED, DEV_DONE };    /* a slot */
@@ -41,6 +41,7 @@ typedef struct dev_channel {
     ol_notify *notify;
     dev_slot slot[DEV_SLOTS];
     int open, held, finished;
+    int forked; /* the process is another one now, and nobody has told the channel */
 } dev_channel;
 
 typedef struct dev {
@@ -66,6 +67,11 @@ K_FN uint64_t dev_sum(const void *p, uint64_t n) {
 
 K_FN uint64_t dev_input_sum(const ol_op *op) {
     return op->kind == OL_OP_CALL || op->kind == OL_OP_FILE || !op->src ? 0 : dev_sum(op->src, op->len);
+}
+
+K_FN void dev_ask(const dev_channel *c, const char *what) {
+    if (c->forked) k_fail("fork", "%s on a channel that has not heard of the fork", what);
+    if (!c->open) k_fail("device", "%s on a closed channel", what);
 }
 
 /* The moment of completion, on the device's side. */
@@ -133,7 +139,7 @@ K_FN int dev_submit(void *channel, ol_op *const *ops, int n) {
     const int room = (int)(4 * d->p.depth) - c->held; /* depth for each class, and apart for calls and files */
     int i, take = n < room ? n : room;
     if (n < 1) k_fail("device", "submit of %d operations", n);
-    if (!c->open) k_fail("device", "submit on a closed channel");
+    dev_ask(c, "submit");
     if (k_chance(d->p.fail)) {
         d->failed++;
         k_trace("device fails", n, 0);
@@ -150,7 +156,7 @@ K_FN int dev_poll(void *channel, ol_op **ops, int max) {
     dev_channel *c = (dev_channel *)channel;
     int n = 0, at = (int)k_below(DEV_SLOTS), i;
     if (max < 1) k_fail("device", "poll for %d operations", max);
-    if (!c->open) k_fail("device", "poll on a closed channel");
+    dev_ask(c, "poll");
     k_run_due();
     if (c->finished > 1 && max > 1 && k_chance(c->dev->p.few)) max = 1;
     for (i = 0; i < DEV_SLOTS && n < max && c->finished; i++, at = (at + 1) % DEV_SLOTS) {
@@ -166,6 +172,7 @@ K_FN int dev_poll(void *channel, ol_op **ops, int max) {
 }
 
 K_FN int dev_look(void *channel) {
+    dev_ask((dev_channel *)channel, "look");
     k_run_due();
     return ((dev_channel *)channel)->finished;
 }
@@ -174,6 +181,7 @@ K_FN int64_t dev_next_ns(void *channel, int64_t now) {
     dev_channel *c = (dev_channel *)channel;
     int64_t least = K_NEVER;
     int i;
+    dev_ask(c, "next_ns");
     if (c->dev->p.next == DEV_NEXT_UNKNOWN) return -1;
     for (i = 0; i < DEV_SLOTS; i++) {
         if (c->slot[i].state == DEV_DONE) return now;
@@ -185,6 +193,7 @@ K_FN int64_t dev_next_ns(void *channel, int64_t now) {
 K_FN int dev_cancel(void *channel, ol_op *op) {
     dev_channel *c = (dev_channel *)channel;
     int i;
+    dev_ask(c, "cancel");
     for (i = 0; i < DEV_SLOTS && c->slot[i].op != op; i++) {
     }
     if (i == DEV_SLOTS) k_fail("device", "cancel of an operation that the device does not have");
@@ -201,10 +210,17 @@ K_FN int dev_cancel(void *channel, ol_op *op) {
     return 0;
 }
 
+K_FN int dev_forked(void *channel) {
+    dev_channel *c = (dev_channel *)channel;
+    if (!c->forked) k_fail("device", "is told of a fork twice, or of none");
+    c->forked = 0;
+    return 0;
+}
+
 K_FN int dev_open(void *self, ol_notify *notify, ol_channel *out) {
     dev *d = (dev *)self;
     int i = 0;
-    while (i < DEV_CHANNELS && d->channel[i].open) i++;
+    while (i < DEV_CHANNELS && (d->channel[i].open || d->channel[i].forked)) i++;
     if (i == DEV_CHANNELS) return -ENOSPC;
     memset(&d->channel[i], 0, sizeof d->channel[i]);
     d->channel[i].dev = d;
@@ -218,8 +234,26 @@ K_FN int dev_open(void *self, ol_notify *notify, ol_channel *out) {
 
 K_FN void dev_close(void *channel) {
     dev_channel *c = (dev_channel *)channel;
+    dev_ask(c, "close");
     if (c->held) k_fail("device", "the channel is closed with %d operations in flight", c->held);
     c->open = 0;
+}
+
+/* The process has forked: what is in flight is in the parent. Of the channels nothing may be used before dev_forked; and
+   nothing any more where the vtable has no such function. */
+K_FN void dev_fork(dev *d) {
+    int i, s;
+    for (i = 0; i < DEV_CHANNELS; i++) {
+        dev_channel *c = &d->channel[i];
+        c->forked = c->open;
+        if (!d->backend.forked) c->open = 0;
+        d->taken -= (uint64_t)(c->held - c->finished);
+        c->held = c->finished = 0;
+        for (s = 0; s < DEV_SLOTS; s++) {
+            c->slot[s].state = DEV_FREE;
+            c->slot[s].op = NULL;
+        }
+    }
 }
 
 K_FN void dev_init(dev *d, const char *name, const dev_params *p) {
@@ -239,6 +273,7 @@ K_FN void dev_init(dev *d, const char *name, const dev_params *p) {
     d->backend.next_ns = p->next == DEV_NEXT_NULL ? NULL : dev_next_ns;
     d->backend.cancel = p->stop < 0 ? NULL : dev_cancel;
     d->backend.close = dev_close;
+    d->backend.forked = dev_forked;
 }
 
 K_FN void dev_free(dev *d) {

@@ -191,7 +191,7 @@ struct k_file {
     k_inode *inode;
     uint64_t counter; /* eventfd; timerfd: times that it has run out */
     uint64_t armed;   /* timerfd: number of the setting in force, 0 none */
-    int parents;      /* epoll: of the process that this one was forked from */
+    int parents;      /* epoll, timerfd: of the process that this one was forked from */
     k_file **ready;   /* epoll: ready list */
     int nready, ready_cap;
     uint64_t ghost[K_GHOSTS];
@@ -909,21 +909,35 @@ K_FN int k_timerfd_set(int fd, int64_t ns) {
     f = k_get(fd, "timerfd_settime");
     if (!f) return -1;
     if (f->type != K_TIMERFD || ns < 0) return errno = EINVAL, -1;
+    if (f->parents) k_fail("fork", "timerfd_settime on fd %d, which the parent process uses", fd);
     f->counter = 0;
     f->armed = ns ? ++sim.serial : 0;
     if (ns) k_at(ns, k_timerfd_out, NULL, f->armed * K_FDS + (uint64_t)fd);
     return 0;
 }
 
-/* From here on this is the child of a fork: other threads are gone; epoll fds are the parent's as well, who still uses
-   them. */
+/* What the library has asked to be called in the child of a fork; once for a process, as with pthread_atfork. */
+static void (*k_forked)(void);
+K_FN int k_at_fork(void (*fn)(void)) {
+    k_forked = fn;
+    return 0;
+}
+
+/* From here on this is the child of a fork. Other threads are gone. Epoll fds and timerfds are the parent's as well, who
+   goes on using them: here they may be closed, and nothing else. What is registered there is as if it were not. */
 K_FN void k_fork(void) {
     int fd;
     sim.forks++;
     k_threads_vanish();
-    for (fd = K_FIRST_FD; fd < K_FDS; fd++)
-        if (sim.file[fd] && sim.file[fd]->type == K_EPOLL) sim.file[fd]->parents = 1;
+    for (fd = K_FIRST_FD; fd < K_FDS; fd++) {
+        k_file *f = sim.file[fd];
+        if (!f) continue;
+        if (f->type == K_EPOLL) f->nghosts = 0;
+        if (f->type == K_EPOLL || f->type == K_TIMERFD) f->parents = 1;
+        k_unregister(f);
+    }
     k_trace("fork", sim.forks, 0);
+    if (k_forked) k_forked();
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -1688,7 +1702,7 @@ K_FN void k_before_swap(const void *word, int will, uintptr_t value) {
 #define OL__RESOLVE_CACHED 0x20
 #define OL_SYS_TIMERFD() k_timerfd()
 #define OL_SYS_TIMERFD_SET(fd, ns) k_timerfd_set((fd), (ns))
-#define OL_SYS_FORKS() (sim.forks)
+#define OL_SYS_AT_FORK(fn) k_at_fork(fn)
 #define OL_SYS_THREAD int
 #define OL_SYS_THREAD_START(thread, fn, arg) k_thread_start((thread), (fn), (arg))
 #define OL_SYS_THREAD_JOIN(thread) k_thread_join(thread)
