@@ -2067,6 +2067,18 @@ static ol__slot *ol__slot_of(const ol_loop *loop, ol_fd handle) {
 
 static void ol__offer(ol_loop *loop, const ol__slot *slot);
 
+/* The fd has become ready: who waits for it goes on, or its handler gets in line. */
+static void ol__slot_ready(ol_loop *loop, ol__slot *slot, uint32_t bits) {
+    slot->bits = (uint8_t)(slot->bits | bits);
+    for (int dir = OL__IN; dir <= OL__OUT; dir++) {
+        ol_co *co = slot->wait[dir];
+        if (!co || ol__waits(co) == OL__W_TIME || !(bits & (dir == OL__IN ? OL__READ : OL__WRITE))) continue;
+        ol__leave(co);
+        ol__wake(co, OL__CO_RETRY);
+    }
+    if (slot->handler) ol__offer(loop, slot);
+}
+
 /* A kernel event: readiness is added to the fd's state, and whoever waits for it becomes ready. No application code
    runs here, so no fd of the same burst can be closed or reused before its event is seen. */
 static void ol__event(ol_loop *loop, const struct epoll_event *event) {
@@ -2090,14 +2102,7 @@ static void ol__event(ol_loop *loop, const struct epoll_event *event) {
     if (event->events & EPOLLRDHUP) bits |= OL__READ | OL__EOF;
     if (event->events & EPOLLPRI) bits |= OL__READ | OL__URGENT;
     if (event->events & (EPOLLHUP | EPOLLERR)) bits |= OL__READ | OL__WRITE | OL__ERROR;
-    slot->bits = (uint8_t)(slot->bits | bits);
-    for (int dir = OL__IN; dir <= OL__OUT; dir++) {
-        ol_co *co = slot->wait[dir];
-        if (!co || ol__waits(co) == OL__W_TIME || !(bits & (dir == OL__IN ? OL__READ : OL__WRITE))) continue;
-        ol__leave(co);
-        ol__wake(co, OL__CO_RETRY);
-    }
-    if (slot->handler) ol__offer(loop, slot);
+    ol__slot_ready(loop, slot, bits);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -2216,15 +2221,19 @@ static int ol__handler_ready(const ol__slot *slot) { /* a guest said itself what
     return slot->bits & (slot->flags & OL__GUEST ? OL__READ | OL__WRITE : slot->handler->events);
 }
 
+static void ol__moved(ol_loop *loop, uint32_t index, ol__item last);
+
 /* The partition is free, and this is the next in line. 0: there is nothing to do for it any more. */
 static int ol__admit(ol_loop *loop, uint32_t index, ol__item item) {
     const ol__part *part = &loop->part[index];
     if ((item & OL__KIND) == OL__CO) {
         ol_co *co = ol__item_to_co(item);
         if (ol__waits(co) == OL__W_JOIN) {
+            const ol__item last = loop->part[co->part].waiting.tail;
             ol__merge(loop, co->part, index);
             co->result = 0;
             ol__wake(co, OL__CO_DONE);
+            ol__moved(loop, co->part, last);
             return 1;
         }
         loop->part[index].holder = item;
@@ -2481,8 +2490,8 @@ OL_API int ol__root_end(ol_co *co, int resume) {
 /* >>lock: waiting on each other: children, joins, locks                                                            */
 
 /* Who waits for whom: for a lock, its holder; for a partition, its root and all children, since it is free when they have
-   ended; for a child, that child. A wait that would close a circle is refused. Each circle is closed by a coroutine
-   that starts to wait, so it is enough to look there. */
+   ended; for a child, that child. A wait that would close a circle is refused. A circle is closed by a coroutine that
+   starts to wait, or by a join that moves a line of others behind its own root: there it is looked for. */
 static int ol__seen(ol_loop *loop, ol_co *co) {
     if (co->frame.bits & OL__CO_SEEN) return 0;
     void *p = ol__grow(loop->seen, &loop->seen_capacity, loop->seen_n + 1, sizeof *loop->seen);
@@ -2543,6 +2552,22 @@ static void ol__queue_leave(ol_co *co) {
     const int there = ol__unlink(q, ol__item_co(co));
     OL__CHECK(there, "a waiter that its queue doesn't know");
     (void)there;
+}
+
+/* A join has put a line behind another one, that of partition `index` behind `last`: who is in it waits for other
+   coroutines now. */
+static void ol__moved(ol_loop *loop, uint32_t index, ol__item last) {
+    ol__queue *q = &loop->part[index].waiting;
+    for (ol__item i = last ? ol__item_next(last) : q->head, next; i; i = next) {
+        ol_co *co = ol__item_to_co(i);
+        next = ol__item_next(i);
+        if ((i & OL__KIND) != OL__CO || ol__waits(co) != OL__W_JOIN) continue;
+        const int refused = ol__must_not_wait(co);
+        if (!refused) continue;
+        (void)ol__unlink(q, i);
+        ol__co_error(co, (unsigned)refused, -ol__texts[refused].number);
+        ol__wake(co, OL__CO_DONE);
+    }
 }
 
 static int ol__give_0(ol_co *co) {
@@ -3179,8 +3204,7 @@ static void ol__pause_over(ol_loop *loop, ol_timer *timer) {
     for (uint32_t fd = 0; fd < loop->slots; fd++) {
         if (!(loop->slot[fd].flags & OL__PAUSED)) continue;
         loop->slot[fd].flags &= (uint8_t)~OL__PAUSED;
-        loop->slot[fd].bits |= OL__READ;
-        if (loop->slot[fd].handler) ol__offer(loop, &loop->slot[fd]);
+        ol__slot_ready(loop, &loop->slot[fd], OL__READ);
     }
 }
 
@@ -3995,7 +4019,7 @@ static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
     ol__line *line = &lane->line[ol__op_line(op)];
     op->flags_ |= flag;
     if (op->state_ == OL__BACKEND) {
-        if (lane->backend->cancel) (void)lane->backend->cancel(lane->channel.self, op);
+        if (lane->backend->cancel && loop->forks == ol__forks) (void)lane->backend->cancel(lane->channel.self, op);
         return;
     }
     if (op->state_ == OL__STAGED && ol__unlink(&line->staged, ol__item_op(op)))
@@ -4123,6 +4147,7 @@ static void ol__reap_lane(ol_loop *loop, ol__lane *lane) {
     }
 }
 static void ol__reap(ol_loop *loop) {
+    if (loop->forks != ol__forks) return;
     for (uint32_t i = 1; i < loop->lanes; i++) ol__reap_lane(loop, &loop->lane[i]);
 }
 
@@ -4660,10 +4685,8 @@ OL_API int ol_threads_destroy(ol_backend *backend) {
         OL_SYS_ADD(&pool->sleep[i].permits, started, OL_SYS_SEQ_CST);
         OL_SYS_FUTEX_WAKE(&pool->sleep[i].permits, INT_MAX);
     }
-    for (uint32_t i = 0; i < started; i++) {
-        OL_SYS_THREAD_JOIN(pool->worker[i].thread);
-        ol_exec_destroy(pool->worker[i].exec);
-    }
+    for (uint32_t i = 0; i < started; i++) OL_SYS_THREAD_JOIN(pool->worker[i].thread);
+    for (uint32_t i = 0; i < OL__POOL_WORKERS; i++) ol_exec_destroy(pool->worker[i].exec); /* some may be a parent's */
     const uint32_t channels = OL_SYS_LOAD(&pool->channels, OL_SYS_RELAXED);
     for (uint32_t i = 0; i < channels; i++) ol__channel_free(OL_SYS_LOAD(&pool->channel[i], OL_SYS_RELAXED));
     OL_SYS_FREE(pool);

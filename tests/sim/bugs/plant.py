@@ -354,7 +354,7 @@ bug("budget_unlimited", "a coroutine whose awaits can all go on at once never le
 # ---- operations
 
 bug("completed_twice", "an operation that is cancelled completes at once, and again when the backend hands it back",
-    """        if (lane->backend->cancel) (void)lane->backend->cancel(lane->channel.self, op);
+    """        if (lane->backend->cancel && loop->forks == ol__forks) (void)lane->backend->cancel(lane->channel.self, op);
         return;
 """,
     """        if (lane->backend->cancel && lane->backend->cancel(lane->channel.self, op) == 0 && !(op->flags_ & OL__OP_AWAITED)) {
