@@ -85,7 +85,16 @@ enum { /* what a step does; the awaits first */
        SOCKET,
        SPAWN,
        CALL,
-       SEND_BACK
+       SEND_BACK,
+       JOIN,
+       LOCK,
+       WAIT, /* for a child, NULL: for all */
+       UNLOCK,
+       FORK,
+       TRY_JOIN,
+       CLASS,
+       TELL,
+       RETURN
 };
 enum { STEPS = 16 };
 typedef struct step {
@@ -96,14 +105,19 @@ typedef struct step {
 } step;
 
 typedef struct actor {
-    ol_co co;
+    union {
+        ol_co co;
+        ol_child child;
+    };
     ol_frame sub;
     ol_op op; /* for file steps */
     step s[STEPS];
     int n, i;
     int64_t r[STEPS];  /* each step's result */
     int64_t at[STEPS]; /* and when it came */
-    int began, ended;  /* order */
+    const char *why[STEPS];
+    int began, ended; /* order */
+    int after;        /* the order that OL_END_THEN found */
     int resumes;
 } actor;
 
@@ -111,6 +125,15 @@ typedef struct actor {
 #define ACTOR_AWAIT(await) OL_AWAIT(a->r[a->i], await)
 
 static void act(ol_co *co);
+static char story[64]; /* what was told, a letter each */
+static void tell(int64_t c) {
+    const size_t n = strlen(story);
+    if (n + 1 < sizeof story) story[n] = (char)c;
+}
+#define STORY(text)                                                                                                    \
+    do {                                                                                                               \
+        if (strcmp(story, text) != 0) k_fail("contract", "line %d: the story is %s, not %s", __LINE__, story, text);   \
+    } while (0)
 static int64_t now(void) { return sim.now; }
 static void never_done(ol_loop *loop, ol_op *op) {
     (void)loop;
@@ -127,6 +150,11 @@ static int64_t act_plain(ol_co *co, actor *a) { /* steps that are no awaits */
     case CLEAR: ol_cancel_clear(co); return 0;
     case SOCKET: return ol_socket(co, AF_INET, SOCK_STREAM, 0, STEP.fd);
     case SPAWN: return ol_spawn(co->loop, &((actor *)STEP.p)->co, act, *STEP.fd, (int)STEP.n);
+    case UNLOCK: return ol_unlock(co, (ol_mutex *)STEP.p);
+    case FORK: return ol_fork(co, &((actor *)STEP.p)->child, act);
+    case TRY_JOIN: return ol_try_join(co->loop, *STEP.fd, *(ol_fd *)STEP.p);
+    case CLASS: return ol_set_class(co, (int)STEP.n);
+    case TELL: tell(STEP.n); return 0;
     default: k_fail("test", "unknown step %d", STEP.what);
     }
 }
@@ -172,13 +200,19 @@ static void act(ol_co *co) {
         else if (STEP.what == WAIT_IN) ACTOR_AWAIT(ol_wait_readable(co, *STEP.fd));
         else if (STEP.what == WAIT_OUT) ACTOR_AWAIT(ol_wait_writable(co, *STEP.fd));
         else if (STEP.what == CALL) OL_CALL(a->r[a->i], &a->sub, act_sub);
+        else if (STEP.what == JOIN) ACTOR_AWAIT(ol_join(co, *STEP.fd));
+        else if (STEP.what == LOCK) ACTOR_AWAIT(ol_lock(co, (ol_mutex *)STEP.p));
+        else if (STEP.what == WAIT) ACTOR_AWAIT(ol_wait(co, (ol_child *)STEP.p));
+        else if (STEP.what == RETURN) break;
         else if (STEP.what == OPEN || STEP.what == OPEN_BENEATH || STEP.what == STAT || STEP.what == PREAD)
             OL_CALL(a->r[a->i], &a->sub, act_file);
         else a->r[a->i] = act_plain(co, a);
         a->at[a->i] = sim.now;
+        a->why[a->i] = ol_co_error(co);
     }
     a->ended = ++order;
-    OL_END(co);
+    if (a->i < a->n) OL_RETURN(STEP.n);
+    OL_END_THEN(co, a->after = order);
 }
 
 static void step_add(actor *a, int what, ol_fd *fd, void *p, int64_t n) {
@@ -2758,6 +2792,8 @@ static void coroutines_their_memory_is_not_touched_after_the_end(void) {
     close_loop();
 }
 
+#include "contracts_sharing.h"
+
 /* ---------------------------------------------------------------------------------------------------------------- */
 
 #define T(name)                                                                                                        \
@@ -2861,6 +2897,7 @@ static const struct test {
     T(traps_catch_a_break_out_of_the_body),
     T(coroutines_a_resume_goes_straight_to_the_innermost_frame),
     T(coroutines_their_memory_is_not_touched_after_the_end),
+    SHARING_TESTS,
 };
 
 static int run_test(const struct test *t, int verbose) {
@@ -2869,6 +2906,7 @@ static int run_test(const struct test *t, int verbose) {
     sim.tick = 10;
     sim.verbose = verbose;
     deeds = order = done_calls = in_submit = calls_made = done_order = 0;
+    memset(story, 0, sizeof story);
     L = NULL;
     if (setjmp(sim.on_fail) == 0) {
         t->fn();
