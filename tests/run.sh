@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the suites that `make test` has built, one after another, and ends with a table and a line of totals.
+# Runs the suites that `make test` has built, as many at a time as there are cores (four at most; CORES=1: one after
+# another), and ends with a table and a line of totals.
 # A suite fails when a test of it fails, when it ran no test at all, when it wasn't built, when it exceeds its time, or
 # when a sanitizer or valgrind has written anything.
 set -u
@@ -18,7 +19,9 @@ EOF
 }
 
 logs=build/test-logs
-limit=240 # seconds for one suite, so that a hang ends as a failure
+limit=480 # seconds for one suite, so that a hang ends as a failure
+cores=${CORES:-$(nproc)}
+[ "$cores" -le 4 ] || cores=4 # some suites use all cores themselves
 
 # All suites, one a line: name, kind, program. Tests are found by their place: a new file is a new suite.
 suites() {
@@ -128,7 +131,7 @@ built() {
 judge() { # name, kind, program
     local stem=${1//\//.} start=$SECONDS rc f counted
     local log=$logs/$stem.log
-    rm -f "$logs/$stem".*
+    rm -f "$logs/$stem.log" "$logs/$stem".san.* "$logs/$stem".vg.*
     passed=0 failed=1 why= report=
     if [ "$2" != programs ] && [ "$2" != script ] && [ "$2" != quick ] && [ ! -x "$3" ]; then
         seconds=0 why="it was not built"
@@ -177,25 +180,69 @@ show_failure() { # log, report or nothing
     [ -z "$2" ] || grep -v '^=*$' "$2" | head -n 15 | sed 's/^/      ! /'
 }
 
+# Runs a suite and writes what came of it: passed, failed, seconds, report and why, a line each.
+run_suite() { # name, kind, program
+    local passed failed seconds why report stem=${1//\//.}
+    judge "$@" </dev/null
+    printf '%s\n' "$passed" "$failed" "$seconds" "$report" "$why" >"$logs/$stem.new" &&
+        mv "$logs/$stem.new" "$logs/$stem.verdict"
+}
+
+stop() {
+    local p
+    for p in $(jobs -p); do
+        pkill -TERM -P "$p" # timeout, which passes it on
+    done
+    echo "run.sh: stopped" >&2
+    exit 130
+}
+
+# Starts suites in order, as many at a time as there are cores, and reports them in order.
 run_all() {
-    local name kind program passed failed seconds why report table= all_passed=0 all_failed=0 line
+    local name kind program table='' all_passed=0 all_failed=0 names=() i=0
     mkdir -p $logs
+    rm -f $logs/*.verdict $logs/results.tsv
+    trap stop INT TERM
     while read -r name kind program; do
-        printf '%-28s ' "$name"
-        judge "$name" "$kind" "$program" </dev/null
-        all_passed=$((all_passed + passed)) all_failed=$((all_failed + failed))
+        names+=("$name")
+        while [ "$(jobs -rp | wc -l)" -ge "$cores" ]; do
+            wait -n
+            show_verdicts
+        done
+        run_suite "$name" "$kind" "$program" &
+    done < <(selected)
+    while [ "$(jobs -rp | wc -l)" -gt 0 ]; do
+        wait -n
+        show_verdicts
+    done
+    show_verdicts last
+    printf '\n%-28s %8s %8s %8s\n%s' suite passed failed seconds "$table"
+    printf 'passed\t%d\ttests\nfailed\t%d\ttests\nsuites\t%d\t\n' $all_passed $all_failed ${#names[@]} \
+        >$logs/results.tsv
+    echo "$all_passed passed, $all_failed failed"
+    [ $all_failed = 0 ] && [ $all_passed -gt 0 ]
+}
+
+# Reports those suites, in order, that have ended since the last time. It has run_all's variables.
+show_verdicts() { # "last": none is running any more
+    local stem name passed failed seconds report why line
+    while [ "$i" -lt ${#names[@]} ]; do
+        name=${names[i]} stem=${names[i]//\//.}
+        if [ ! -e "$logs/$stem.verdict" ]; then
+            [ -n "${1:-}" ] || return
+            printf '0\n1\n0\n\nit was stopped\n' >"$logs/$stem.verdict"
+        fi
+        { read -r passed; read -r failed; read -r seconds; read -r report; read -r why; } <"$logs/$stem.verdict"
+        all_passed=$((all_passed + passed)) all_failed=$((all_failed + failed)) i=$((i + 1))
         printf -v line '%-28s %8d %8d %8d' "$name" "$passed" "$failed" "$seconds"
         table+=$line$'\n'
         if [ -z "$why" ]; then
-            echo "ok, $passed tests, $seconds s"
+            printf '%-28s ok, %d tests, %d s\n' "$name" "$passed" "$seconds"
         else
-            echo "FAILED: $why (log: $logs/${name//\//.}.log)"
-            show_failure "$logs/${name//\//.}.log" "$report"
+            printf '%-28s FAILED: %s (log: %s)\n' "$name" "$why" "$logs/$stem.log"
+            show_failure "$logs/$stem.log" "$report"
         fi
-    done < <(selected)
-    printf '\n%-28s %8s %8s %8s\n%s' suite passed failed seconds "$table"
-    echo "$all_passed passed, $all_failed failed"
-    [ $all_failed = 0 ] && [ $all_passed -gt 0 ]
+    done
 }
 
 mode=run want=
