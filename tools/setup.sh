@@ -102,6 +102,7 @@ named() { # word, files...
 # The LLVM of coverage and fuzzing: MC/DC needs 18 or later, and Debian 12's clang is 14.
 need_llvm() { # coverage | fuzzer
     llvm=${CLANG:-clang-19}
+    [ "$1" != fuzzer ] || llvm=${FUZZ_CC:-$llvm}
     if ! has_tool "$llvm"; then
         missing "the program $llvm (CLANG names another, of version 18 or later)" \
             "clang-19 libclang-rt-19-dev" "clang compiler-rt" "clang compiler-rt"
@@ -150,7 +151,7 @@ look() {
         missing "a C compiler: $cc can't compile a program" "gcc libc6-dev" "gcc glibc-devel" "gcc glibc"
         return # what else is missing shows when there is one
     fi
-    wants build demo test coverage mutation sanitizers soak && need_libraries
+    wants build demo test coverage mutation sanitizers soak torture fuzz && need_libraries
     if wants demo test coverage mutation; then
         need_tool curl curl curl curl
         need_tool wrk wrk wrk wrk

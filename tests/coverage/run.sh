@@ -11,7 +11,7 @@ usage: bash tests/coverage/run.sh [--quick] [--seeds N] [--list] [NAME...]
 
   NAME        only programs whose name contains one of these words; the goals are not judged then
   --seeds N   seeds of the simulation; default 10000
-  --quick     2,000 seeds
+  --quick     2,000 seeds, and the quick form of torture
   --list      the programs' names
 
 Prints a table by section of offload.h and everything that no test reaches. Leaves, in build/coverage: report.txt,
@@ -27,12 +27,13 @@ profdata=${LLVM_PROFDATA:-llvm-profdata-19}
 instruments="-O1 -g -fprofile-instr-generate -fcoverage-mapping -fcoverage-mcdc"
 limit=600
 seeds=10000
+quick=
 mode=run
 words=()
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
-    --quick) seeds=2000 ;;
+    --quick) seeds=2000 quick=--quick ;;
     --list) mode=list ;;
     --seeds)
         seeds=${2:-}
@@ -62,8 +63,11 @@ programs() {
         echo "$b $f $b"
         echo "$b-isal $f $b -DOFFLOAD_ISAL -lisal"
     done
-    for f in tests/torture/*.c; do
-        grep -q '^int main(' "$f" && echo "torture-$(basename "$f" .c) $f direct $threads"
+    f=tests/torture/torture.c
+    [ ! -e $f ] || echo "torture $f torture $threads"
+    for f in tests/fuzz/*.c; do # what fuzzing has found
+        b=$(basename "$f" .c)
+        echo "fuzz-$b $f corpus/$b $threads"
     done
     echo "e2e examples/gzip_server.c e2e $threads"
 }
@@ -82,15 +86,17 @@ need() { # tool, package
     command -v "$1" >/dev/null || { echo "coverage: $1 is missing; Debian: apt-get install $2" >&2; exit 2; }
 }
 
-# A program's libraries and defines stand in the compile line at its top.
-words_of() {
-    sed -n '/^[ */]*cc .*\.c/{ s/^[ */]*//; p; q; }' "$1" | tr ' ' '\n' | grep -E '^-([lDI]|pthread)' | tr '\n' ' '
-}
+# A program's sources, libraries and defines stand in the compile line at its top.
+line_of() { sed -n '/^[ */]*cc .*\.c/{ s/^[ */]*//; p; q; }' "$1" | tr ' ' '\n'; }
+words_of() { line_of "$1" | grep -E '^-([lDI]|pthread)' | tr '\n' ' '; }
+sources_of() { line_of "$1" | grep '\.c$' | tr '\n' ' '; }
 
 run_it() { # binary, how
     case $2 in
     sim) "$1" --seeds "$seeds" ;;
     e2e) python3 tests/e2e/run.py "$1" ;;
+    torture) "$1" $quick ;;
+    corpus/*) "$1" "tests/fuzz/$2" ;;
     *) "$1" ;;
     esac
 }
@@ -101,11 +107,11 @@ measure() { # name, source, how, flags...
     shift 3
     rm -rf "$b.json" "$b.profile" "$b.profdata" "$b"
     # shellcheck disable=SC2046,SC2086
-    "$clang" -std=c11 $instruments -I. "$source" "$out/flush.o" -o "$b" -Wl,--wrap=abort,--wrap=_exit "$@" \
+    "$clang" -std=c11 $instruments -I. $(sources_of "$source") "$out/flush.o" -o "$b" -Wl,--wrap=abort,--wrap=_exit "$@" \
         $(words_of "$source") >"$b.build.log" 2>&1 ||
         { echo "$name: it doesn't compile: see $b.build.log" >&2; return 1; }
     LLVM_PROFILE_FILE="$b.profile/%4m.profraw" timeout -k 5 $limit \
-        bash -c "$(declare -f run_it); seeds=$seeds; run_it $b $how" >"$b.log" 2>&1 </dev/null ||
+        bash -c "$(declare -f run_it); seeds=$seeds quick=$quick; run_it $b $how" >"$b.log" 2>&1 </dev/null ||
         { echo "$name: its tests fail: see $b.log" >&2; return 1; }
     "$profdata" merge -sparse "$b.profile" -o "$b.profdata" >>"$b.log" 2>&1 &&
         "$cov" export "$b" -instr-profile="$b.profdata" --sources offload.h >"$b.json" 2>>"$b.log" ||
@@ -121,7 +127,7 @@ need "$clang" "clang-19 libclang-rt-19-dev"
 need "$cov" llvm-19
 need "$profdata" llvm-19
 mkdir -p "$out"
-rm -f "$out"/*.json "$out/results.tsv" "$out/report.txt"
+rm -f "$out"/*.json "$out"/*.log "$out/results.tsv" "$out/report.txt"
 "$clang" -O1 -c tests/coverage/flush.c -o "$out/flush.o" || exit 2
 total=0
 while read -r name source how flags; do
