@@ -22,7 +22,6 @@ class Answer:
         self.parse = self.head
         self.left = 0  # of the body, or of the chunk
         self.machine = None
-        self.plain = b""  # the body of an answer that is not a file's
 
     def feed(self, data):
         self.wire += len(data)
@@ -130,8 +129,7 @@ class Answer:
         return bool(data)
 
     def body(self, data):
-        if self.status != 200:
-            self.plain += data
+        if self.status != 200:  # not a file's
             return
         if self.machine:
             if self.machine.eof:
