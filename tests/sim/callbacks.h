@@ -1,4 +1,4 @@
-/* callbacks.h: timers, posts, policies. Part of sim.c. */
+/* callbacks.h: timers and posts. Part of sim.c. */
 #ifndef SIM_CALLBACKS_H
 #define SIM_CALLBACKS_H
 
@@ -149,46 +149,6 @@ static int callbacks_left(int loop) {
     for (i = 0; i < TIMERS; i++) n += w.timer[loop][i].state == T_RUNNING;
     for (i = 0; i < NODES; i++) n += w.notes[i].loop == loop && queued(&w.notes[i]);
     return n;
-}
-
-/* ---------------------------------------------------------------------------------------------------------------- */
-
-static void policy_random(ol_policy *p) {
-    uint32_t i;
-    memset(p, 0, sizeof *p);
-    p->n = k_below(6);
-    if (p->n == 0 && k_below(4)) p->n = 1;
-    for (i = 0; i < p->n; i++) {
-        ol_rule *r = &p->rule[i];
-        r->kind = (uint8_t)(k_below(2) ? 0 : k_below(OL__KINDS));
-        r->cls = (uint8_t)(k_below(2) ? 0 : k_below(3));
-        r->mode = (uint8_t)(k_below(6) == 0 ? OL_SOFTWARE : k_below(3) == 0 ? OL_SYNC : OL_ASYNC);
-        r->full = (uint8_t)k_below(4);
-        if (k_below(3) == 0) {
-            r->min = k_below(500);
-            r->max = k_below(2) ? r->min + k_below(2000) : 0;
-        }
-        if (w.nbackends == 0) r->mode = OL_SOFTWARE;
-        if (r->mode != OL_SOFTWARE)
-            snprintf(r->backend, sizeof r->backend, "%s", w.backend[k_below((uint32_t)w.nbackends)]);
-    }
-}
-static void policy_set(int loop) {
-    ol_policy p, now;
-    policy_random(&p);
-    if (k_below(8) == 0) { /* a bad one: refused, and the old one stays */
-        ol_loop_get_policy(w.loop[loop], &now);
-        p.n = 1;
-        memset(&p.rule[0], 0, sizeof p.rule[0]);
-        p.rule[0].mode = OL_ASYNC;
-        memcpy(p.rule[0].backend, "nowhere", 8);
-        CHECK("error", ol_loop_set_policy(w.loop[loop], &p) == -EINVAL);
-        ol_loop_get_policy(w.loop[loop], &p);
-        CHECK("error", memcmp(&p, &now, sizeof p) == 0);
-        COUNT(BAD_POLICY);
-        return;
-    }
-    CHECK("error", ol_loop_set_policy(w.loop[loop], &p) == 0);
 }
 
 #endif

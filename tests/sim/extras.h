@@ -81,6 +81,8 @@ static void extra_file(ol_co *co) {
         if (x->which && x->file < 0) break;
         x->t = task_alloc(OL_OP_FILE, x->r.loop, x->r.part, 200 + k_below(300));
         x->offset = (int64_t)k_below(700);
+        x->t->awaited = 1;
+        x->t->op_len = x->which == 2 ? x->t->len : 0;
         task_begin(x->t, x->r.cls);
         begin(&x->b, &x->r, x->f);
         if (x->which == 0)
@@ -117,6 +119,7 @@ static void extra_main(ol_co *co) {
             if (x->n == 0) CHECK("time", sim.now - x->b.at >= 50 * US);
         } else if (x->what == X_RUN) {
             x->t = task_new(x->r.loop, x->r.part);
+            x->t->awaited = 1;
             task_begin(x->t, x->r.cls);
             OL_AWAIT(x->n, ol_run(co, &x->t->op));
             task_end(x->t);
@@ -148,7 +151,7 @@ static void extra_main(ol_co *co) {
         mischief(x->r.loop);
     }
     root_ended(&x->r);
-    OL_END_THEN(co, free(x));
+    OL_END_THEN(co, k_disown(x));
 }
 static void extra_entry(ol_co *co) {
     enter(co);
@@ -156,12 +159,12 @@ static void extra_entry(ol_co *co) {
     leave();
 }
 static void extra_start(fdrec *f) {
-    extra *x = (extra *)calloc(1, sizeof *x);
+    extra *x = (extra *)k_own(sizeof *x);
     x->f = f;
     x->what = (int)k_below(X_KINDS);
     if (x->what == X_CLOSE && k_below(3)) x->what = X_YIELD;
     x->rounds = 1 + (int)k_below(4);
-    if (root_spawn(&x->r, x, R_EXTRA, f->loop, f->part, f, extra_entry) != 0) free(x);
+    if (root_spawn(&x->r, x, R_EXTRA, f->loop, f->part, f, extra_entry) != 0) k_disown(x);
 }
 
 static void files_build(void) {

@@ -67,10 +67,12 @@ typedef struct k_faults {
     int accept_abort; /* accept gives ECONNABORTED */
     int accept_full;  /* accept gives EMFILE or ENFILE without need */
     int socket_full;  /* socket gives EMFILE */
+    int open_full;    /* open gives EMFILE */
     int stall;        /* the thread does not run for up to a millisecond (k_stall) */
     int interrupt;    /* another thread acts at a system call or at an atomic access (sim.interrupt) */
     int preempt;      /* another thread goes on at a contact with the seam; 0: now and then all the same */
     int thread_stall; /* of those: the thread, if it is not the loop's, does not run for up to 3 ms */
+    int thread_stick; /* a worker does so soon after a compare-and-swap that has succeeded */
     int thread_start; /* no more threads: EAGAIN */
     int futex;        /* a futex wakes its sleeper without cause */
     int no_openat2;   /* always: not a probability */
@@ -119,6 +121,7 @@ typedef struct k_faults {
     X(accept_aborts, "faults", "accept ECONNABORTED")                                                                  \
     X(accept_full, "faults", "accept EMFILE, ENFILE")                                                                  \
     X(socket_full, "faults", "socket EMFILE")                                                                          \
+    X(open_full, "faults", "open EMFILE")                                                                              \
     X(refused, "faults", "connect ECONNREFUSED")                                                                       \
     X(enomem, "faults", "malloc ENOMEM")                                                                               \
     X(ctl_failed, "faults", "epoll_ctl ENOMEM, ENOSPC")                                                                \
@@ -219,6 +222,7 @@ enum { K_LOOP, K_WORKER, K_OTHER }; /* k_thread.kind: the loop's, started throug
 typedef struct k_thread {
     int state, kind, fresh; /* fresh: it has not run yet */
     int stalled;            /* asleep by a fault, wherever it was */
+    int stall_in;           /* points until then, 0 none */
     int joins;              /* the thread that it waits for */
     const void *waits;      /* the futex or mutex that it waits for */
     void *(*fn)(void *);
@@ -259,7 +263,7 @@ typedef struct k_kernel {
     int running; /* inside k_run_due */
 
     k_block blocks, freed; /* list heads */
-    int64_t nblocks, bytes;
+    int64_t nblocks, bytes, nowned;
     int64_t fail_alloc; /* counts down to the allocation that fails; 0 none */
     int64_t fail_ctl;   /* the same for epoll_ctl ADD */
 
@@ -479,6 +483,7 @@ K_FN void k_nap(void) {
 
 #define K_LIVE 0x6b6d656d
 #define K_DEAD 0x64656164
+#define K_OWN 0x6f776e65
 
 K_FN void k_unlink(k_block *b) {
     b->prev->next = b->next;
@@ -514,20 +519,41 @@ K_FN void *k_malloc(size_t n) {
 
 /* Freed blocks stay what they are until the end of the run: who writes to one is found out then, who touches one under
    AddressSanitizer at once. */
+K_FN void k_bury(k_block *b) {
+    b->magic = K_DEAD;
+    k_unlink(b);
+    k_link_block(&sim.freed, b);
+    memset(b + 1, 0xdd, b->size);
+#if defined(K_ASAN)
+    __asan_poison_memory_region(b + 1, b->size);
+#endif
+}
+
 K_FN void k_free(void *p) {
     k_block *b;
     if (!p) return;
     b = (k_block *)p - 1;
     if (b->magic != K_LIVE) k_fail("memory", "free of what malloc did not give");
-    b->magic = K_DEAD;
-    k_unlink(b);
-    k_link_block(&sim.freed, b);
     sim.nblocks--;
     sim.bytes -= (int64_t)b->size;
-    memset(p, 0xdd, b->size);
-#if defined(K_ASAN)
-    __asan_poison_memory_region(p, b->size);
-#endif
+    k_bury(b);
+}
+
+/* The same for a test's own structs and buffers, zeroed, which the library uses for a time: nothing fails here. */
+K_FN void *k_own(size_t n) {
+    k_block *b = (k_block *)calloc(1, sizeof *b + n);
+    if (!b) abort();
+    b->size = n;
+    b->magic = K_OWN;
+    k_link_block(&sim.blocks, b);
+    sim.nowned++;
+    return b + 1;
+}
+K_FN void k_disown(void *p) {
+    k_block *b = (k_block *)p - 1;
+    if (b->magic != K_OWN) k_fail("test", "k_disown of what k_own did not give");
+    sim.nowned--;
+    k_bury(b);
 }
 
 /* Gives the freed blocks back; 1 if one was written to. */
@@ -572,6 +598,13 @@ K_FN int k_room(void) {
     while (fd < K_FDS && sim.file[fd]) fd++;
     sim.lowest = fd;
     return fd < sim.fd_limit && fd < K_FDS ? fd : -1;
+}
+
+/* Are n more numbers free? */
+K_FN int k_free_fds(int n) {
+    int fd = k_room();
+    for (; fd >= 0 && fd < sim.fd_limit && fd < K_FDS && n > 0; fd++) n -= !sim.file[fd];
+    return n <= 0;
 }
 
 /* The lowest free number, or -1 with EMFILE. */
@@ -1562,8 +1595,11 @@ K_FN int k_openat(const char *path, int flags) {
     sim.stats.opens++;
     if (inode->fifo && !(flags & O_NONBLOCK) && !sim.on_worker && !k_is_worker())
         k_fail("blocking call", "the loop's thread opens the FIFO %s, which would block", path);
-    f = k_open_fd(K_REGULAR);
-    if (!f) return -1;
+    f = k_chance(sim.faults.open_full) ? NULL : k_open_fd(K_REGULAR);
+    if (!f) {
+        sim.stats.open_full++;
+        return errno = EMFILE, -1;
+    }
     f->inode = inode;
     f->nonblock = (flags & O_NONBLOCK) != 0;
     inode->name_cached = 1; /* now it is */
@@ -1664,7 +1700,9 @@ K_FN void k_before_exchange(const void *word, uintptr_t old) {
     if (sim.exchanges && k_is_worker()) sim.exchanges(word, old);
 }
 K_FN void k_before_swap(const void *word, int will, uintptr_t value) {
-    if (will && sim.swaps && k_is_worker()) sim.swaps(word, value);
+    if (!will || !k_is_worker()) return;
+    if (sim.swaps) sim.swaps(word, value);
+    if (k_chance(sim.faults.thread_stick)) sim.thread[sim.self].stall_in = 1 + (int)k_below(4);
 }
 
 #define OL_SYS_MALLOC(n) k_malloc(n)
@@ -1775,7 +1813,7 @@ K_FN void k_halt(void) {
         sim.open--;
     }
     while (sim.ends) k_end_release(sim.ends);
-    while (sim.blocks.next && sim.blocks.next != &sim.blocks) k_free(sim.blocks.next + 1);
+    while (sim.blocks.next && sim.blocks.next != &sim.blocks) k_bury(sim.blocks.next);
     (void)k_release_freed();
     free(sim.heap);
     free(sim.all);
@@ -1788,6 +1826,7 @@ K_FN void k_halt(void) {
 K_FN void k_check_leaks(void) {
     int fd;
     if (k_release_freed()) k_fail("memory", "a block was written to after it was freed");
+    if (sim.nowned) k_fail("test", "%lld blocks of the test's own are left", (long long)sim.nowned);
     if (sim.nthreads > 1) k_fail("leak", "a thread was not joined");
     if (sim.nblocks)
         k_fail("leak", "%lld blocks, %lld bytes were not freed", (long long)sim.nblocks, (long long)sim.bytes);

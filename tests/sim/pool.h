@@ -315,7 +315,7 @@ static void pool_build(int kind) {
     sim.loads = pool_loads;
     memset(&d, 0, sizeof d);
     d.workers = k_below(4) ? 1 + k_below(k_below(2) ? 3 : 6) : 0;
-    d.depth = 1 + k_below(k_below(2) ? 4 : 64);
+    d.depth = 1 + k_below(k_below(4) ? 4 : 64);
     d.spin_ns = k_below(2) ? -1 : k_range(1, 10 * US);
     d.sched = k_below(3);
     CHECK("test", ol_threads_create(&pool.real, &d) == 0);

@@ -80,6 +80,7 @@ static int root_spawn(root *r, void *owner, int kind, int loop, partition *p, fd
     if (result == 0) CHECK("gate", s.withheld == withheld); /* waits if its partition is held, and only then */
     k_trace("spawn", r->id, result);
     if (result) {
+        told(ol_error());
         if (f && f->closed) {
             CHECK("error", result == -EBADF);
         } else {
@@ -134,6 +135,7 @@ static void begin(before *b, root *r, const fdrec *f) {
 /* Is there a cause for this result of an I/O await? */
 static void judge(const root *r, const fdrec *f, const before *b, int64_t n) {
     k_trace("await", r->id, n);
+    if (n < 0) told(ol_co_error(&r->co));
     if (b->canceled) CHECK("error", n == -ECANCELED);
     if (n == -ECANCELED) {
         CHECK("error", r->canceled || (f->closed && !b->closed));

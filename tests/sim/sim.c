@@ -40,6 +40,7 @@
 #include "device.h"
 #include "world.h"
 #include "roots.h"
+#include "policies.h"
 #include "tasks.h"
 #include "pool.h"
 #include "streams.h"
@@ -163,20 +164,22 @@ static void choose_faults(void) {
     f->short_read = some(50, 400);
     f->short_write = some(50, 400);
     f->again = some(20, 200);
-    f->enomem = some(50, 300); /* large, because allocations are rare */
+    f->enomem = k_below(2) ? some(100, 500) : 300; /* large, because allocations are rare */
     f->ctl = some(5, 50);
     f->accept_abort = some(20, 200);
     f->accept_full = some(10, 100);
     f->socket_full = some(10, 100);
+    f->open_full = some(50, 300);
     f->interrupt = some(5, 50);
     f->stall = some(1, 10);
     f->preempt = some(5, 200);
-    f->thread_stall = some(20, 200);
+    f->thread_stall = some(50, 300);
+    f->thread_stick = some(20, 200);
     f->thread_start = some(200, 1000);
     f->futex = some(50, 500);
     w.old_kernel = f->no_openat2 = k_below(4) == 0;
     f->no_nowait = k_below(4) == 0;
-    if (k_below(5) == 0) sim.fd_limit = K_FIRST_FD + 10 + (int)k_below(20);
+    if (k_below(5) == 0) sim.fd_limit = sim.lowest + (int)k_below(20);
     sim.oversleep = k_below(2) ? 0 : 50 * US;
     sim.tick = 1 + (int)k_below(60);
 }
@@ -217,6 +220,11 @@ static void choose_backends(void) {
     pool_build(kind);
     if (kind != POOL_NONE) w.backend[w.nbackends++] = "threads";
 }
+/* Reported to the application: text that says something, and not as an error. */
+static void on_log(void *user, int level, const char *text) {
+    CHECK("text", user == &w && (level == 0 || level == 1) && text && *text);
+    COUNT(LOGGED);
+}
 static void choose_loop(int i) {
     static ol_backend *backends[LANES];
     ol_loop_desc *d = &w.desc[i];
@@ -235,15 +243,27 @@ static void choose_loop(int i) {
     d->spin_ns = k_below(3) ? 0 : k_range(1, 5 * US);
     d->sync_ns = k_range(1, k_below(2) ? 2 * US : 200 * US);
     d->poll_ns = k_range(500, 5 * US);
+    d->log = on_log;
+    d->log_user = &w;
 }
 static int loop_create(int i) {
+    const ol_loop_desc *d = &w.desc[i], *got;
+    int r;
     choose_loop(i);
     w.creating = i;
-    return ol_loop_create(&w.loop[i], &w.desc[i]);
+    r = ol_loop_create(&w.loop[i], &w.desc[i]);
+    if (r) return r;
+    ol_loop_get_policy(w.loop[i], &w.policy[i]);
+    got = ol_loop_desc_of(w.loop[i]); /* what was not left to a default is as it was asked for */
+    CHECK("desc", got->events == d->events && got->turn == d->turn && got->latency_run == d->latency_run &&
+                      got->budget == d->budget && got->park_max == d->park_max &&
+                      got->dequeue_batch == d->dequeue_batch && got->spin_ns == d->spin_ns &&
+                      got->sync_ns == d->sync_ns && got->poll_ns == d->poll_ns && got->nbackends == d->nbackends);
+    return 0;
 }
 static void listener_start(int i) {
     struct sockaddr_in in = k_address(8000 + i);
-    acceptor *a = (acceptor *)calloc(1, sizeof *a);
+    acceptor *a = (acceptor *)k_own(sizeof *a);
     ol_fd handle;
     const int cls = (int)k_below(3), backlog = 1 + (int)k_below(8);
     CHECK("test", ol_listen(w.loop[i], (struct sockaddr *)&in, sizeof in, backlog, 0, cls, &handle) == 0);
@@ -255,6 +275,8 @@ static void build(void) {
     int i;
     w.nloops = 1 + (int)k_below(LOOPS);
     w.stepping = w.destroying = -1;
+    CHECK("error", ol_version() == (OL_VERSION_MAJOR << 16 | OL_VERSION_MINOR << 8 | OL_VERSION_PATCH));
+    if (k_below(4)) sim.lowest = 56 - (int)k_below(16); /* tables grow in the middle of the run */
 #if HAS_CODEC
     codec = ol_exec_create();
 #endif
@@ -352,19 +374,20 @@ static void loop_destroy(int i) {
 
 /* A loop that shares the pool for a moment: its channel is used again by the next. */
 static void visitor(void) {
-    ol_policy p;
-    int n = (int)k_below(6), r;
+    ol_policy *p = &w.policy[VISITOR];
+    int n = 1 + (int)k_below(10), r;
     if (pool.kind == POOL_NONE) return;
     w.gone[VISITOR] = NULL;
     memset(w.last_taken[VISITOR], 0, sizeof w.last_taken[VISITOR]);
     r = loop_create(VISITOR);
     if (r) {
         CHECK("error", r == -ENOMEM || r == -EMFILE || r == -ENOSPC);
+        told(ol_error());
         return;
     }
     COUNT(VISITOR);
-    CHECK("error", ol_policy_parse("any any 0- async threads wait", &p, NULL, 0) == 0);
-    CHECK("error", ol_loop_set_policy(w.loop[VISITOR], &p) == 0);
+    CHECK("error", ol_policy_parse("any any 0- async threads wait", p, NULL, 0) == 0);
+    CHECK("error", ol_loop_set_policy(w.loop[VISITOR], p) == 0);
     while (n--) task_submit(VISITOR, NULL);
     for (n = (int)k_below(4); n > 0; n--) step(VISITOR, k_range(0, 20 * US));
     loop_destroy(VISITOR);
@@ -374,10 +397,10 @@ static void chaos(void) {
     int i, turn;
     sim.idle = on_idle;
     sim.asleep = on_asleep;
-    for (turn = 0; turn < 3000 && (turn < 100 || sim.nevents < 1200); turn++) {
+    for (turn = 0; turn < 3000 && (turn < 100 || sim.nevents < 1500); turn++) {
         i = k_below(5) ? turn % w.nloops : (int)k_below((uint32_t)w.nloops);
         mischief(i);
-        if (k_below(100) == 0) visitor();
+        if (k_below(30) == 0) visitor();
         if (turn == 50) CHECK("error", !w.alive[i] || ol_loop_destroy(w.loop[i]) == -EBUSY);
         step(i, a_timeout());
     }

@@ -72,6 +72,7 @@
     X(POST_THREAD, "callbacks", "post by a thread", 1)                                                                 \
     X(DONE_CALLED, "callbacks", "done", 1)                                                                             \
     X(BAD_POLICY, "callbacks", "bad policy refused", 1)                                                                \
+    X(LOGGED, "callbacks", "log", 1)                                                                                   \
     X(ENDED_ITSELF, "endings", "by itself", 1)                                                                         \
     X(ENDED_DRAINED, "endings", "drained", 1)                                                                          \
     X(ENDED_LATE, "endings", "drained at the second attempt", 1)                                                       \

@@ -13,7 +13,7 @@ static int64_t task_call(void *arg) { /* on the device, on a worker, or on the s
 }
 
 static task *task_alloc(int kind, int loop, partition *p, uint32_t len) {
-    task *t = (task *)calloc(1, sizeof *t);
+    task *t = (task *)k_own(sizeof *t);
     uint32_t i;
     memset(&t->op, 0xcc, sizeof t->op);
     t->kind = kind;
@@ -22,8 +22,8 @@ static task *task_alloc(int kind, int loop, partition *p, uint32_t len) {
     t->seed = k_rand();
     t->len = len;
     t->part = p;
-    t->in = (unsigned char *)malloc(len + 1);
-    t->out = (unsigned char *)malloc(len + 1);
+    t->in = (unsigned char *)k_own(len + 1);
+    t->out = (unsigned char *)k_own(len + 1);
     for (i = 0; i < len; i++) t->in[i] = k_byte(t->seed, i);
     return t;
 }
@@ -49,12 +49,12 @@ static int64_t codec_exec(ol_op *op) {
 static void codec_prepare(task *t) {
     const int format = 1 + (int)k_below(3), chunk = (int)k_below(2);
     const uint64_t cap = ol_deflate_bound(t->len);
-    unsigned char *packed = (unsigned char *)malloc(cap);
+    unsigned char *packed = (unsigned char *)k_own(cap);
     uint32_t i;
     ol_op op;
     for (i = 0; i < t->len; i++) t->in[i] = text_byte(t, i);
     if (t->kind == OL_OP_DEFLATE) {
-        free(t->out);
+        k_disown(t->out);
         t->out = packed;
         if (chunk) ol_prep_deflate_chunk(&t->op, format, packed, cap, t->in, t->len, &t->stream, NULL, 0, 1);
         else ol_prep_deflate(&t->op, format, packed, cap, t->in, t->len);
@@ -63,7 +63,7 @@ static void codec_prepare(task *t) {
     }
     t->expect = t->len;
     t->packed = codec_exec(ol_prep_deflate(&op, format, packed, cap, t->in, t->len));
-    free(t->in);
+    k_disown(t->in);
     t->in = packed;
     if (chunk)
         ol_prep_inflate_chunk(&t->op, format, t->out, t->len, packed, (uint64_t)t->packed, &t->stream, NULL, 0, 1);
@@ -75,14 +75,14 @@ static void codec_check(task *t, int64_t n) {
     uint32_t i;
     ol_op op;
     if (t->kind == OL_OP_DEFLATE) {
-        back = (unsigned char *)malloc(t->len + 1);
+        back = (unsigned char *)k_own(t->len + 1);
         n = codec_exec(ol_prep_inflate(&op, t->op.format, back, t->len, t->out, (uint64_t)n));
     } else {
         CHECK("operation", t->op.used == (uint64_t)t->packed);
     }
     CHECK("operation", n == t->len);
     for (i = 0; i < t->len; i++) CHECK("operation", back[i] == text_byte(t, i));
-    if (back != t->out) free(back);
+    if (back != t->out) k_disown(back);
 }
 #endif
 
@@ -118,6 +118,8 @@ static void task_begin(task *t, int cls) {
     t->cls = t->kind != OL_OP_FILE && t->op.cls ? t->op.cls : cls; /* a file operation is prepared by its await */
     t->closes = t->part ? t->part->closes : 0;
     t->inflight = 1;
+    if (t->kind != OL_OP_FILE) t->op_len = t->op.len;
+    policy_note(t);
     if (t->part) t->part->inflight++;
     w.inflight[t->loop]++;
     if (w.ntasks == TASKS) k_fail("test", "TASKS is too small");
@@ -183,17 +185,21 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     if (b && b->canceled) CHECK("error", n == -ECANCELED && t->runs == 0 && !t->reported);
     if (t->reported) CHECK("operation", dev_sum(t->out, t->len) == t->out_sum);
     CHECK("operation", !t->in_pool);
+    if (n < 0 && r) told(ol_co_error(&r->co));
+    if (n < 0 && (!r || t->op.result == n)) told(ol_op_error(&t->op)); /* else it was not even submitted */
     COUNT_AT(OP, t->kind - OL_OP_CALL);
     COUNT_IF(WHY_STOPPED, n < 0 && t->op.why == OL_WHY_STOPPED);
     if (n < 0 && t->kind != OL_OP_FILE) CHECK("operation", t->runs == 0 && (t->starts == 0 || n == -ENOMEM));
     if (n >= 0) {
         judge_success(t, n);
-        CHECK("operation", t->op.where <= w.nbackends && t->op.why <= OL_WHY_SYNC_BOUND);
+        policy_judge(t);
         CHECK("operation", t->starts == (t->op.where && t->op.where == pool_lane()));
         COUNT_AT(AT_SOFTWARE, t->op.where && t->op.where == pool_lane() ? (int)LANES : t->op.where);
         COUNT_AT(WHY, t->op.why);
         COUNT_AT(OP_SOFTWARE, t->op.mode - OL_SOFTWARE);
-        CHECK("operation", ol_op_where(w.loop[t->loop], &t->op) && t->op.why != OL_WHY_NONE);
+        CHECK("policy",
+              strcmp(ol_op_where(w.loop[t->loop], &t->op), t->op.where ? w.backend[t->op.where - 1] : "software") == 0);
+        told(ol_op_why(&t->op));
     } else if (n == -ECANCELED) {
         CHECK("error", t->canceled || closed || (r && r->canceled) || w.phase == ENDING || w.destroying == t->loop);
         COUNT(OP_CANCELED);
@@ -206,14 +212,16 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
         COUNT(OP_FAULT);
     } else if (n == -EAGAIN) {
         COUNT(OP_REFUSED);
+        policy_judge_full(t);
     } else if (n != -ENOMEM && t->kind == OL_OP_FILE) {
         CHECK("error", n == -EMFILE || (n == -ENOTSUP && w.old_kernel));
+        COUNT_IF(OP_NO_FD, n == -EMFILE);
     } else {
         CHECK("error", n == -ENOMEM && sim.stats.enomem);
     }
-    free(t->in);
-    free(t->out);
-    free(t);
+    k_disown(t->in);
+    k_disown(t->out);
+    k_disown(t);
 }
 
 static void task_done(ol_loop *on, ol_op *op) {

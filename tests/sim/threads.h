@@ -183,17 +183,27 @@ K_FN void k_compute(int64_t ns) {
     else if (!sim.in_hook && !sim.running) sim.now += ns, k_run_due();
 }
 
+/* The running thread, which is not the loop's, does not run for long. */
+K_FN void k_stall_thread(void) {
+    k_thread *t = &sim.thread[sim.self];
+    sim.stats.thread_stalls++;
+    t->stalled = 1;
+    k_sleep_for(k_range(1, k_below(8) ? 20000 : 3000000));
+    t->stalled = 0;
+}
+
 K_FN void k_thread_point(void) {
     k_thread *t = &sim.thread[sim.self];
     if (k_alone()) return;
     if (sim.self && ++t->calls > 1000000) k_fail("busy loop", "a thread makes a million calls without a pause");
+    if (t->stall_in && --t->stall_in == 0) {
+        k_stall_thread();
+        return;
+    }
     if (--sim.preempt_in > 0) return;
     sim.preempt_in = 1 + (int)k_below(sim.faults.preempt ? 2000u / (uint32_t)sim.faults.preempt : 1000u);
     if (sim.self && k_chance(sim.faults.thread_stall)) {
-        sim.stats.thread_stalls++;
-        t->stalled = 1;
-        k_sleep_for(k_range(1, k_below(8) ? 20000 : 3000000));
-        t->stalled = 0;
+        k_stall_thread();
         return;
     }
     sim.stats.preemptions++;

@@ -88,7 +88,11 @@ typedef struct task { /* an operation and its buffers */
     unsigned char *in, *out;
     uint64_t out_sum; /* of the output at the moment of completion */
     int64_t expect, begun;
-    int64_t cost; /* of a call, in ns */
+    int64_t cost;    /* of a call, in ns */
+    int awaited;     /* by ol_run; else in callback form */
+    uint64_t op_len; /* op.len, as the policy sees it */
+    int has_rule;    /* of the policy, when it was submitted */
+    ol_rule rule;
     ol_stream stream;
     int64_t packed; /* of an inflate's input, in bytes */
     partition *part;
@@ -124,6 +128,7 @@ static struct world {
     ol_loop_desc desc[ALL_LOOPS];
     const void *gone[ALL_LOOPS]; /* where workers notified a loop that has closed its channel */
     int creating, destroying;    /* the loop that is */
+    ol_policy policy[ALL_LOOPS]; /* in force */
     dev device[DEVS];
     int ndevs;
     const char *backend[LANES]; /* names that policies may use */
@@ -178,6 +183,14 @@ static void mischief(int loop);
     do {                                                                                                               \
         if (!(condition)) k_fail(checker, "line %d: %s", __LINE__, #condition);                                        \
     } while (0)
+
+/* A negative result comes with a text that says more. */
+static void told_at(int line, const char *text) {
+    static ol_op fine;
+    if (!text || !*text || strcmp(text, ol_op_error(&fine)) == 0)
+        k_fail("text", "line %d: it is '%s'", line, text ? text : "NULL");
+}
+#define told(text) told_at(__LINE__, (text))
 
 /* CRC-32, bit by bit: not the library's. */
 static uint32_t crc_slow(uint32_t crc, const unsigned char *p, uint64_t n) {

@@ -1,0 +1,138 @@
+/* policies.h: random policies, and a model of what a policy in force promises. Part of sim.c. */
+#ifndef SIM_POLICIES_H
+#define SIM_POLICIES_H
+
+static const char *const kind_name[OL__KINDS] = {"any", "call", "crc32", "deflate", "inflate", "file"};
+
+static void policy_random(ol_policy *p) {
+    uint32_t i;
+    memset(p, 0, sizeof *p);
+    p->n = k_below(6);
+    if (p->n == 0 && k_below(4)) p->n = 1;
+    for (i = 0; i < p->n; i++) {
+        ol_rule *r = &p->rule[i];
+        r->kind = (uint8_t)(k_below(2) ? 0 : k_below(OL__KINDS));
+        r->cls = (uint8_t)(k_below(2) ? 0 : k_below(3));
+        r->mode = (uint8_t)(k_below(6) == 0 ? OL_SOFTWARE : k_below(3) == 0 ? OL_SYNC : OL_ASYNC);
+        r->full = (uint8_t)k_below(4);
+        if (k_below(3) == 0) {
+            r->min = k_below(500);
+            r->max = k_below(2) ? r->min + k_below(2000) : 0;
+        }
+        if (w.nbackends == 0) r->mode = OL_SOFTWARE;
+        if (r->mode != OL_SOFTWARE)
+            snprintf(r->backend, sizeof r->backend, "%s", w.backend[k_below((uint32_t)w.nbackends)]);
+    }
+}
+
+/* The same as text, with what its author may add. */
+static void policy_text(const ol_policy *p, char *out, size_t size) {
+    static const char *const cls[] = {"any", "latency", "batch"}, *const full[] = {"-", "software", "wait", "fail"};
+    uint32_t i;
+    size_t n = (size_t)snprintf(out, size, "%s", k_below(2) ? "" : "# op class bytes mode backend when-full\n\n");
+    for (i = 0; i < p->n; i++) {
+        const ol_rule *r = &p->rule[i];
+        char max[24] = "";
+        if (r->max) snprintf(max, sizeof max, "%llu", (unsigned long long)r->max);
+        n += (size_t)snprintf(out + n, size - n, "%s %s\t%llu-%s  %s %s %s%s\n", kind_name[r->kind], cls[r->cls],
+                              (unsigned long long)r->min, max,
+                              r->mode == OL_SOFTWARE ? "software"
+                              : r->mode == OL_SYNC   ? "sync"
+                                                     : "async",
+                              r->mode == OL_SOFTWARE ? "-" : r->backend, full[r->full], k_below(4) ? "" : " # why not");
+    }
+}
+
+static void policy_bad(int loop) { /* refused, and the old one stays */
+    ol_policy p, now;
+    ol_loop_get_policy(w.loop[loop], &now);
+    memset(&p, 0, sizeof p);
+    p.n = 1;
+    p.rule[0].mode = OL_ASYNC;
+    memcpy(p.rule[0].backend, "nowhere", 8);
+    CHECK("error", ol_loop_set_policy(w.loop[loop], &p) == -EINVAL);
+    told(ol_error());
+    ol_loop_get_policy(w.loop[loop], &p);
+    CHECK("error", memcmp(&p, &now, sizeof p) == 0 && memcmp(&p, &w.policy[loop], sizeof p) == 0);
+    COUNT(BAD_POLICY);
+}
+static void policy_set(int loop) {
+    ol_policy *p = &w.policy[loop], parsed;
+    if (k_below(8) == 0) {
+        policy_bad(loop);
+        return;
+    }
+    policy_random(p);
+    if (p->n && k_below(2)) {
+        char text[64 * 6 + 200], error[80];
+        policy_text(p, text, sizeof text);
+        if (ol_policy_parse(text, &parsed, error, sizeof error)) k_fail("policy", "%s in: %s", error, text);
+        CHECK("policy", memcmp(&parsed, p, sizeof parsed) == 0);
+    }
+    CHECK("error", ol_loop_set_policy(w.loop[loop], p) == 0);
+}
+
+/* The first rule that matches; NULL: software. */
+static const ol_rule *policy_rule(int loop, int kind, int cls, uint64_t len) {
+    const ol_policy *p = &w.policy[loop];
+    uint32_t i;
+    for (i = 0; i < p->n; i++) {
+        const ol_rule *r = &p->rule[i];
+        if ((!r->kind || r->kind == kind) && (!r->cls || r->cls == cls) && len >= r->min && (!r->max || len <= r->max))
+            return r;
+    }
+    return NULL;
+}
+
+static int policy_lane(const char *name) {
+    int i;
+    for (i = 0; i < w.nbackends; i++)
+        if (strcmp(w.backend[i], name) == 0) return i + 1;
+    return 0;
+}
+
+/* What rule was in force when this operation was submitted? */
+static void policy_note(task *t) {
+    const ol_rule *r = policy_rule(t->loop, t->kind, t->cls, t->op_len);
+    t->has_rule = r != NULL;
+    if (r) t->rule = *r;
+}
+
+/* What happens when the backend is full. */
+static int policy_full(const task *t) {
+    if (t->rule.full) return t->rule.full;
+    return t->cls == OL_LATENCY ? (int)OL_FULL_SOFTWARE : (int)OL_FULL_WAIT;
+}
+
+/* An operation that ran says where and why: as the policy said, or with a reason that holds. */
+static void policy_judge(const task *t) {
+    const ol_op *op = &t->op;
+    const int lane = t->has_rule && t->rule.mode != OL_SOFTWARE ? policy_lane(t->rule.backend) : 0;
+    const int full = policy_full(t);
+    const int device = lane > 0 && lane <= w.ndevs;
+    CHECK("policy", op->where == 0 || op->where == lane);
+    switch (op->why) {
+    case OL_WHY_RULE: CHECK("policy", op->where == lane); break;
+    case OL_WHY_FULL: CHECK("policy", lane && !op->where && full == OL_FULL_SOFTWARE); break;
+    case OL_WHY_PARKED: CHECK("policy", lane && op->where == lane); break;
+    case OL_WHY_UNSUPPORTED:
+        CHECK("policy", device && !op->where && !(w.device[lane - 1].backend.kinds >> t->kind & 1));
+        break;
+    case OL_WHY_FAILED: CHECK("policy", lane && !op->where); break;
+    case OL_WHY_CACHE: CHECK("policy", t->kind == OL_OP_FILE && !op->where); break;
+    case OL_WHY_SYNC_BOUND: CHECK("policy", op->where == lane && t->rule.mode == OL_SYNC && t->awaited); break;
+    default: k_fail("policy", "an operation ran for the reason %d", op->why);
+    }
+    if (!op->where) CHECK("policy", op->mode == OL_SOFTWARE);
+    else if (op->mode == OL_SYNC) CHECK("policy", t->rule.mode == OL_SYNC && t->awaited);
+    else CHECK("policy", op->mode == OL_ASYNC);
+    if (device && op->where) CHECK("policy", w.device[lane - 1].backend.kinds >> t->kind & 1);
+}
+
+/* One that was refused for lack of room. */
+static void policy_judge_full(const task *t) {
+    const int full = policy_full(t);
+    CHECK("policy", t->has_rule && t->rule.mode != OL_SOFTWARE && full != OL_FULL_SOFTWARE);
+}
+
+#endif
