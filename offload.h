@@ -445,8 +445,8 @@ OL_API int ol_set_class(ol_co *co, int cls);
 OL_API int ol_canceled(const ol_co *co);
 
 /* Sets the coroutine's one deadline, `ns` nanoseconds from now; OL_NEVER: none; 0 or less: it has passed. When it
-   passes, the await under way and each later one end with -ETIMEDOUT until it is set again. -ENOMEM if the timer heap
-   can't grow. */
+   passes, the await under way and each later one end with -ETIMEDOUT until it is set again; but what a wait for an fd has
+   got by the time that the coroutine runs is not lost. -ENOMEM if the timer heap can't grow. */
 #define OL_NEVER INT64_MAX
 OL_API int ol_deadline(ol_co *co, int64_t ns);
 
@@ -2924,13 +2924,22 @@ OL_API int ol_gate_leave(ol_loop *loop) {
 
 enum { OL__GO = 2 };
 
+/* Its deadline has passed, but the fd is ready: the loop was late, and what came first counts, as in poll(2). */
+static int ol__late(const ol_co *co, const ol__slot *slot, int dir) {
+    return (co->frame.bits & (OL__CO_CANCELED | OL__CO_EXPIRED)) == OL__CO_EXPIRED &&
+           (slot->bits & (dir == OL__IN ? OL__READ : OL__WRITE));
+}
+
 /* The common beginning of I/O awaits: OL__GO with *slot, or what the await returns. *resumed: this is an evaluation
    after a wake-up, and co->result holds what the first left there. */
 static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resumed) {
-    *resumed = (co->frame.bits & OL__CO_RETRY) != 0;
-    if (!ol__await_enter(co)) return ol__give(co, 1);
-    if (!*resumed) co->result = 0;
     ol__slot *s = ol__slot_of(co->loop, fd);
+    *resumed = (co->frame.bits & OL__CO_RETRY) != 0;
+    if (*resumed && s && ol__late(co, s, dir))
+        co->frame.bits &= ~(uint32_t)OL__CO_RETRY;
+    else if (!ol__await_enter(co))
+        return ol__give(co, 1);
+    if (!*resumed) co->result = 0;
     if (!s) return ol__co_situation(co, *resumed ? OL__E_CLOSED : OL__E_STALE); /* during the wait, or before it */
     if (s->part != co->part) return ol__co_situation(co, OL__E_OTHER_PART);
     if (s->wait[dir]) return ol__co_situation(co, OL__E_WAITER);
@@ -2948,6 +2957,7 @@ static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resu
 
 /* Suspends until the fd's bit is set; nothing is registered for it. */
 static int ol__io_wait(ol_co *co, ol__slot *slot, ol_fd fd, int dir) {
+    if (co->frame.bits & OL__CO_EXPIRED) return ol__co_situation(co, OL__E_DEADLINE);
     slot->bits &= (uint8_t)~(dir == OL__IN ? OL__READ : OL__WRITE);
     slot->wait[dir] = co;
     co->link.fd = fd;
