@@ -2793,6 +2793,7 @@ static void coroutines_their_memory_is_not_touched_after_the_end(void) {
 }
 
 #include "contracts_sharing.h"
+#include "contracts_handlers.h"
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 
@@ -2898,6 +2899,7 @@ static const struct test {
     T(coroutines_a_resume_goes_straight_to_the_innermost_frame),
     T(coroutines_their_memory_is_not_touched_after_the_end),
     SHARING_TESTS,
+    HANDLER_TESTS,
 };
 
 static int run_test(const struct test *t, int verbose) {
