@@ -233,6 +233,7 @@ typedef struct k_thread {
     int number;      /* errno */
     jmp_buf at;
     void *fake_stack; /* AddressSanitizer's */
+    void *tsan;       /* ThreadSanitizer's name for it */
     const void *bottom;
     size_t stack_size;
 } k_thread;
@@ -739,6 +740,7 @@ K_FN void k_unregister(k_file *f) {
 }
 
 K_FN int k_ctl_add(k_file *ep, k_file *f, const struct epoll_event *event) {
+    if (f == ep) return errno = EINVAL, -1;
     if (f->item.epoll) return errno = EEXIST, -1;
     if (f->type == K_REGULAR) return errno = EPERM, -1;
     if (k_chance(sim.faults.ctl) || (sim.fail_ctl > 0 && --sim.fail_ctl == 0)) {
@@ -1801,7 +1803,7 @@ K_FN void k_boot_bytes(const void *data, size_t len) {
 /* Frees all that is left, whatever state it is in. Threads that have not ended are forgotten. */
 K_FN void k_halt(void) {
     int fd;
-    sim.nthreads = 1;
+    k_threads_vanish();
     sim.loads = NULL;
     sim.exchanges = NULL;
     sim.swaps = NULL;

@@ -18,13 +18,27 @@
 #if __has_feature(address_sanitizer)
 #define K_ASAN 1
 #endif
+#if __has_feature(thread_sanitizer)
+#define K_TSAN 1
+#endif
 #endif
 #if defined(__SANITIZE_ADDRESS__)
 #define K_ASAN 1
 #endif
+#if defined(__SANITIZE_THREAD__)
+#define K_TSAN 1
+#endif
 #if defined(K_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(K_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
+#if defined(__has_include)
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#endif
 #endif
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -43,6 +57,9 @@ K_FN void *k_stack(int i) {
             abort();
         }
         k_stacks[i] = p += page; /* what runs over its end hits a page that nobody may touch */
+#if defined(VALGRIND_STACK_REGISTER)
+        (void)VALGRIND_STACK_REGISTER(p, p + K_STACK);
+#endif
     }
 #if defined(K_ASAN)
     __asan_unpoison_memory_region(p, K_STACK); /* an earlier thread may have ended in the middle of its frames */
@@ -53,9 +70,19 @@ K_FN void *k_stack(int i) {
 K_FN void k_leaving(k_thread *from, k_thread *to) {
 #if defined(K_ASAN)
     __sanitizer_start_switch_fiber(from->state == K_T_DONE ? NULL : &from->fake_stack, to->bottom, to->stack_size);
-#else
-    (void)from, (void)to;
 #endif
+#if defined(K_TSAN)
+    if (!from->tsan) from->tsan = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(to->tsan, 0);
+#endif
+    (void)from, (void)to;
+}
+K_FN void k_thread_gone(k_thread *t) { /* not the running one */
+#if defined(K_TSAN)
+    if (t->tsan && t != sim.thread) __tsan_destroy_fiber(t->tsan);
+    t->tsan = NULL;
+#endif
+    t->state = K_T_FREE;
 }
 K_FN void k_arriving(k_thread *self) {
 #if defined(K_ASAN)
@@ -243,6 +270,9 @@ K_FN int k_thread_new(int kind, void *(*fn)(void *), void *arg) {
     t->arg = arg;
     t->bottom = k_stack(i);
     t->stack_size = K_STACK;
+#if defined(K_TSAN)
+    t->tsan = __tsan_create_fiber(0);
+#endif
     k_trace("thread starts", i, kind);
     return i;
 }
@@ -290,14 +320,14 @@ K_FN void k_thread_join(int thread) {
         self->joins = thread;
         k_wait_turn();
     }
-    t->state = K_T_FREE;
+    k_thread_gone(t);
     while (sim.nthreads > 1 && sim.thread[sim.nthreads - 1].state == K_T_FREE) sim.nthreads--;
 }
 
 /* A process that forks has one thread in its child: the others are gone wherever they were. */
 K_FN void k_threads_vanish(void) {
     if (sim.self) k_fail("test", "only the loop's thread forks here");
-    sim.nthreads = 1;
+    while (sim.nthreads > 1) k_thread_gone(&sim.thread[--sim.nthreads]);
 }
 
 K_FN void k_futex_wake(const uint32_t *word, int n) {
