@@ -2794,6 +2794,7 @@ static void coroutines_their_memory_is_not_touched_after_the_end(void) {
 
 #include "contracts_sharing.h"
 #include "contracts_handlers.h"
+#include "contracts_guests.h"
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 
@@ -2900,6 +2901,7 @@ static const struct test {
     T(coroutines_their_memory_is_not_touched_after_the_end),
     SHARING_TESTS,
     HANDLER_TESTS,
+    GUEST_TESTS,
 };
 
 static int run_test(const struct test *t, int verbose) {
