@@ -1694,14 +1694,14 @@ OL_API void ol_notify_loop(ol_notify *notify) {
     }
 }
 
-/* After a call from outside a step that made work: who watches ol_loop_fd is to call ol_loop_step. */
-static void ol__outside(ol_loop *loop) {
-    if (loop->timerfd >= 0 && !loop->inside) ol_notify_loop(&loop->notify);
-}
-
 /* Forks that this process has behind it. A loop that was made before notices at its next use that its epoll fd is the
    parent's and its workers are not here. */
 static uint32_t ol__forks;
+
+/* After a call from outside a step that made work: who watches ol_loop_fd is to call ol_loop_step. */
+static void ol__outside(ol_loop *loop) {
+    if (loop->timerfd >= 0 && !loop->inside && loop->forks == ol__forks) ol_notify_loop(&loop->notify);
+}
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>timers: a 4-ary heap; each target knows its place                                                              */
@@ -2709,6 +2709,15 @@ static void ol__slot_retire(ol_loop *loop, uint32_t fd) {
     ol__handler_drop(loop, slot);
 }
 
+/* An fd that was closed behind our back, and its number given out again: the old handle ends here. */
+static void ol__slot_lost(ol_loop *loop, uint32_t fd) {
+    const uint32_t index = loop->slot[fd].part;
+    ol__slot_retire(loop, fd);
+    loop->slot[fd].flags = 0;
+    ol__part_remove_fd(loop, fd);
+    ol__part_release(loop, index);
+}
+
 static int ol__register_as(int ep, int fd, uint64_t data, uint32_t events, int op) {
     struct epoll_event event;
     memset(&event, 0, sizeof event);
@@ -2750,12 +2759,7 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
         if (number == EPERM) return ol__fail(OL__E_NOT_POLLABLE);
         return number == EEXIST ? ol__fail(OL__E_ATTACHED) : ol__fail_errno(number);
     }
-    if (open) { /* closed behind our back, and the number given out again: the old handle ends here */
-        const uint32_t old = slot->part;
-        ol__slot_retire(loop, (uint32_t)fd);
-        ol__part_remove_fd(loop, (uint32_t)fd);
-        ol__part_release(loop, old);
-    }
+    if (open) ol__slot_lost(loop, (uint32_t)fd);
     slot->bits = (uint8_t)bits;
     slot->flags = (uint8_t)(flags | OL__OPEN);
     slot->cls = (uint8_t)cls;
@@ -4916,8 +4920,11 @@ static int ol__alive(ol_loop *loop) {
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>entry                                                                                                          */
 
+static int ol__is_one_of(int fd, const int fds[3]) { return fd == fds[0] || fd == fds[1] || fd == fds[2]; }
+
 /* The first use of a loop in the child of a fork. The epoll fd is shared with the parent: closing it here changes
-   nothing there, but to remove a registration from it would. 0, or a negative errno, and it is tried again. */
+   nothing there, but to remove a registration from it would. 0, or a negative errno, and it is tried again. An fd that
+   the child has closed by itself may have given its number to one of ours. */
 static int ol__fork_fds(ol_loop *loop, int fresh[3]) {
     fresh[0] = OL_SYS_EPOLL_CREATE();
     if (fresh[0] >= 0) fresh[1] = OL_SYS_EVENTFD();
@@ -4926,7 +4933,7 @@ static int ol__fork_fds(ol_loop *loop, int fresh[3]) {
     if (ol__register_own(fresh[0], fresh[1], OL__WAKE_EVENT) < 0) return -1;
     if (fresh[2] >= 0 && ol__register_own(fresh[0], fresh[2], OL__TIMER_EVENT) < 0) return -1;
     for (uint32_t fd = 0; fd < loop->slots; fd++)
-        if ((loop->slot[fd].flags & (OL__OPEN | OL__GUEST)) == OL__OPEN &&
+        if ((loop->slot[fd].flags & (OL__OPEN | OL__GUEST)) == OL__OPEN && !ol__is_one_of((int)fd, fresh) &&
             ol__register(fresh[0], (int)fd, ol__handle(loop->slot[fd].gen, (int)fd), EPOLL_CTL_ADD) < 0 && errno != EBADF)
             return -1; /* EBADF: the child has closed it by itself */
     return 0;
@@ -4969,6 +4976,8 @@ static int ol__after_fork(ol_loop *loop) {
             if (fresh[i] >= 0) OL_SYS_CLOSE(fresh[i]);
         return ol__fail_errno(number);
     }
+    for (uint32_t fd = 0; fd < loop->slots; fd++)
+        if ((loop->slot[fd].flags & OL__OPEN) && ol__is_one_of((int)fd, fresh)) ol__slot_lost(loop, fd);
     OL_SYS_CLOSE(loop->ep);
     OL_SYS_CLOSE(loop->notify.eventfd);
     if (loop->timerfd >= 0) OL_SYS_CLOSE(loop->timerfd);

@@ -485,7 +485,7 @@ bug("guest_timer_stays", "the timer of a guest's fd is not set again when the ne
 """)
 
 bug("guest_not_told", "work that is made outside of a step doesn't make a guest's fd readable",
-    """    if (loop->timerfd >= 0 && !loop->inside) ol_notify_loop(&loop->notify);
+    """    if (loop->timerfd >= 0 && !loop->inside && loop->forks == ol__forks) ol_notify_loop(&loop->notify);
 """,
     """    (void)loop;
 """)
