@@ -54,6 +54,10 @@ suites() {
     done
     echo "e2e/release e2e build/examples/gzip_server"
     echo "e2e/asan e2e build/asan/gzip_server"
+    if [ -e tests/e2e/examples.py ]; then
+        echo "e2e/examples examples build/examples"
+        echo "e2e/examples/asan examples build/asan"
+    fi
 }
 
 selected() { # those that $want names
@@ -71,11 +75,16 @@ programs() { # what the examples, benchmarks and tools are built to
 }
 
 targets() {
-    local name kind program
+    local name kind program b
     selected | while read -r name kind program; do
         case $kind in
         programs) programs ;;
         criterion | plain | valgrind | e2e) echo "$program" ;;
+        examples)
+            for b in examples/*.c; do
+                echo "$program/$(basename "$b" .c)"
+            done
+            ;;
         esac
     done | tr '\n' ' '
 }
@@ -109,6 +118,7 @@ run_one() { # kind, program, name of its logs; the output goes to the log
     script) timeout -k 5 $limit bash "$2" ;;
     quick) timeout -k 5 $limit bash "$2" --quick ;;
     e2e) timeout -k 5 $limit python3 tests/e2e/run.py "$2" ;;
+    examples) timeout -k 5 $limit python3 tests/e2e/examples.py "$2" ;;
     esac
 }
 

@@ -94,9 +94,9 @@ need_sanitizers() { # compiler
 
 # 1 if the compile line of a program in these files has this word
 named() { # word, files...
-    word=$1
+    searched=$1
     shift
-    grep -sh '^[ /*]*cc .*\.c' "$@" | grep -q -- " $word\( \|\$\)"
+    grep -sh '^[ /*]*cc .*\.c' "$@" | grep -q -- " $searched\( \|\$\)"
 }
 
 # The LLVM of coverage and fuzzing: MC/DC needs 18 or later, and Debian 12's clang is 14.
@@ -131,9 +131,9 @@ need_libraries() {
             missing "http-parser: http_parser.h and -lhttp_parser" libhttp-parser-dev http-parser-devel http-parser
         can_link zlib.h -lz || missing "zlib: zlib.h and -lz" zlib1g-dev zlib-devel zlib
     fi
-    for word in event event_core; do
-        if named "-l$word" examples/*.c bench/*.c tests/*/*.c && ! can_link event2/event.h "-l$word"; then
-            missing "libevent: event2/event.h and -l$word" libevent-dev libevent-devel libevent
+    for library in event event_core; do
+        if named "-l$library" examples/*.c bench/*.c tests/*/*.c && ! can_link event2/event.h "-l$library"; then
+            missing "libevent: event2/event.h and -l$library" libevent-dev libevent-devel libevent
         fi
     done
     if named -luv examples/*.c bench/*.c tests/*/*.c; then
