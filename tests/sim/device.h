@@ -56,6 +56,7 @@ typedef struct dev {
     void (*on_take)(ol_op *op);   /* the device has it */
     void (*on_cancel)(ol_op *op); /* it was asked to stop it */
     void (*on_done)(ol_op *op);   /* it has written the results */
+    void (*on_return)(ol_op *op); /* the loop gets it back */
 } dev;
 
 K_FN uint64_t dev_sum(const void *p, uint64_t n) {
@@ -162,6 +163,7 @@ K_FN int dev_poll(void *channel, ol_op **ops, int max) {
     for (i = 0; i < DEV_SLOTS && n < max && c->finished; i++, at = (at + 1) % DEV_SLOTS) {
         if (c->slot[at].state != DEV_DONE) continue;
         ops[n++] = c->slot[at].op;
+        if (c->dev->on_return) c->dev->on_return(c->slot[at].op);
         c->slot[at].op = NULL;
         c->slot[at].state = DEV_FREE;
         c->finished--;

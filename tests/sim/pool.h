@@ -23,7 +23,7 @@ enum { POOL_NONE, POOL_OWN, POOL_SHARED };
 #define POOL_STRICT 0
 #endif
 
-enum { LINE_CALLS = 1, LINE_OF_BATCH = 2, LINES = 4, POOL_DEPTH = 256, POOL_CHANNELS = 4 };
+enum { POOL_DEPTH = 256, POOL_CHANNELS = 4 };
 
 typedef struct pool_channel {
     void *real;
@@ -51,13 +51,12 @@ static struct pool_watch {
     pool_channel channel[POOL_CHANNELS];
     int nchannels; /* most at a time */
     uint64_t serial, submits;
+    int workers;
     int waiting[2]; /* accepted and not started, by sort */
     int calls;      /* running */
     struct pool_worker worker[K_THREADS];
 } pool;
 
-static int is_call(const task *t) { return t->kind == OL_OP_CALL || t->kind == OL_OP_FILE; }
-static int line_of(const task *t) { return is_call(t) + (t->cls == OL_LATENCY ? 0 : LINE_OF_BATCH); }
 static int pool_lane(void) { return pool.lane; }
 static int pool_workers(void) { return k_threads_of(K_WORKER); }
 
@@ -180,6 +179,7 @@ static void pool_accepted(pool_channel *c, task *t) {
     c->put[line][c->puts[line] % POOL_DEPTH] = t;
     c->serial[line][c->puts[line]++ % POOL_DEPTH] = ++pool.serial;
     c->held++;
+    w.offloaded[t->loop]++;
     if (t->reported || !f || f->closed || f->loop != t->loop) return;
     t->pin = sim.file[(uint32_t)f->handle]; /* the operation's fd must stay open as long as a worker writes */
     t->pin->pins++;
@@ -208,6 +208,7 @@ static int pool_submit(void *channel, ol_op *const *ops, int n) {
         t->in_pool = 0;
         pool.waiting[is_call(t)]--;
     }
+    if (r > 0 && !sim.stats.thread_failed) CHECK("pool", pool_workers() == pool.workers);
     COUNT_IF(POOL_REFUSED, r < 0);
     COUNT_IF(POOL_FULL, r >= 0 && r < n);
     k_trace("pool takes", n, r);
@@ -287,10 +288,31 @@ static void pool_close(void *channel) {
     w.gone[c->loop] = c->notify;
 }
 
-/* Nobody can run, and the loop sleeps: then all that waits, waits for ever. */
+/* Does an operation wait that no worker has claimed? */
+static int pool_unclaimed(int calls) {
+    uint64_t serial;
+    int i;
+    for (i = 0; i < POOL_CHANNELS; i++)
+        if (pool.channel[i].open && (pool_oldest(&pool.channel[i], calls, &serial) ||
+                                     pool_oldest(&pool.channel[i], calls | LINE_OF_BATCH, &serial)))
+            return 1;
+    return 0;
+}
+
+/* Nobody can run, and the loop sleeps: then no worker is idle while there is something that it could do; and if all
+   workers sleep nothing waits at all. */
 static void pool_asleep(void) {
+    const ol__semaphore *s;
     int i;
     if (pool.kind != POOL_OWN) return;
+    s = ((const ol__pool *)pool.real->self)->sleep;
+    for (i = 1; i < sim.nthreads; i++) {
+        const k_thread *t = &sim.thread[i];
+        if (t->kind != K_WORKER || t->state != K_T_FUTEX) continue;
+        if (pool_unclaimed(0)) k_fail("lost wake-up", "a worker sleeps while an operation waits");
+        if (t->waits == &s[0].permits && pool_unclaimed(LINE_CALLS))
+            k_fail("lost wake-up", "a worker sleeps while a call waits");
+    }
     for (i = 1; i < sim.nthreads; i++)
         if (sim.thread[i].kind == K_WORKER && sim.thread[i].state != K_T_FUTEX) return;
     if (pool.waiting[0] || pool.waiting[1])
@@ -319,6 +341,7 @@ static void pool_build(int kind) {
     d.spin_ns = k_below(2) ? -1 : k_range(1, 10 * US);
     d.sched = k_below(3);
     CHECK("test", ol_threads_create(&pool.real, &d) == 0);
+    pool.workers = d.workers ? (int)d.workers : sim.cpus > 1 ? sim.cpus - 1 : 1;
     pool.backend = *pool.real;
     pool.backend.self = &pool;
     pool.backend.open = pool_open;

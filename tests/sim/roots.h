@@ -14,6 +14,8 @@ static void enter(ol_co *co) {
     if (w.nframes == 0 && w.goes_on != co) {
         if (r->cls == OL_LATENCY) w.latency_runs[r->loop]++;
         else w.batch_runs[r->loop]++;
+        w.items++;
+        w.awaits = 0;
         k_trace("run", r->id, r->kind);
     }
     if (w.nframes == 0) w.running = co;
@@ -68,7 +70,7 @@ static int root_spawn(root *r, void *owner, int kind, int loop, partition *p, fd
     r->id = ++w.next_id;
     r->cls = cls ? cls : f && f->cls ? f->cls : OL_BATCH;
     r->started = r->canceled = r->was_due = 0;
-    r->deadline = K_NEVER;
+    r->deadline = r->surely_due = K_NEVER;
     r->part = p;
     r->owner = owner;
     r->ticket = p->spawned;
@@ -113,6 +115,8 @@ static void root_deadline(root *r, int64_t ns) {
         return;
     }
     r->deadline = ns == OL_NEVER ? K_NEVER : at + (ns > 0 ? ns : 0);
+    r->surely_due = ns == OL_NEVER ? K_NEVER : sim.now + (ns > 0 ? ns : 0);
+    r->set_in = w.steps[r->loop];
 }
 
 /* A time that came up now was due at `due`. While one loop is drained at the end, nobody steps the other. */
@@ -121,6 +125,7 @@ static void check_late(int64_t due) { CHECK("time", sim.now <= due + LATE || (w.
 /* What is remembered at the start of an await, to judge its result. */
 typedef struct before {
     int canceled, closed, closes, due;
+    int overdue; /* the deadline had passed before the loop's last round */
     int64_t at;
 } before;
 static void begin(before *b, root *r, const fdrec *f) {
@@ -129,14 +134,23 @@ static void begin(before *b, root *r, const fdrec *f) {
     b->closed = f && f->closed;
     b->closes = r->part->closes;
     b->due = sim.now >= r->deadline;
+    b->overdue = r->surely_due <= w.began[r->loop] && r->set_in < w.steps[r->loop];
     b->at = sim.now;
+}
+
+/* A request to end shows at this await and at each later one, until it is taken back. */
+static void judge_requests(const before *b, int64_t n) {
+    if (b->canceled) CHECK("error", n == -ECANCELED);
+    if (b->overdue) CHECK("error", n == -ETIMEDOUT || n == -ECANCELED);
+    COUNT_IF(AW_OVERDUE, b->overdue && n == -ETIMEDOUT);
 }
 
 /* Is there a cause for this result of an I/O await? */
 static void judge(const root *r, const fdrec *f, const before *b, int64_t n) {
     k_trace("await", r->id, n);
     if (n < 0) told(ol_co_error(&r->co));
-    if (b->canceled) CHECK("error", n == -ECANCELED);
+    CHECK("budget", w.awaits++ <= w.desc[r->loop].budget); /* one may end at the start of a run */
+    judge_requests(b, n);
     if (n == -ECANCELED) {
         CHECK("error", r->canceled || (f->closed && !b->closed));
         COUNT(AW_CANCELED);

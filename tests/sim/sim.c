@@ -205,6 +205,7 @@ static void choose_device(int i) {
     w.device[i].on_take = device_takes;
     w.device[i].on_cancel = device_cancel;
     w.device[i].on_done = device_done;
+    w.device[i].on_return = device_returns;
     w.backend[w.nbackends++] = name[i];
 }
 /* Devices, the pool, or both. */
@@ -327,16 +328,27 @@ static int on_idle(void) {
     return 1;
 }
 
-static void check_counts(int i) {
+/* The library's counters against ours; `turns`: rounds since it was asked last. */
+static void check_counts(int i, uint64_t turns) {
     ol_loop_stats s;
     s.size = sizeof s;
     ol_loop_get_stats(w.loop[i], &s);
     CHECK("count", (int)s.roots == w.alive[i]);
     CHECK("count", (int)s.ops <= w.inflight[i]);
+    CHECK("count", (int)s.fds >= w.attached[i] && s.turns == turns);
+    if (w.inflight[i]) return; /* what has ended is not known to us before its owner runs */
+    CHECK("count", (int)s.fds == w.attached[i]);
+    CHECK("count", s.software == w.software[i]);
+    CHECK("count", s.parked >= w.parked[i] && s.parked <= w.parked[i] + w.perhaps[i]);
+    if (pool.kind != POOL_SHARED) CHECK("count", s.offloaded == w.offloaded[i]);
 }
 static void step(int i, int64_t timeout) {
-    const int64_t earlier = ol_now(w.loop[i]);
+    const int64_t earlier = ol_now(w.loop[i]), began = sim.now;
+    ol_loop_stats s;
     int r, left;
+    s.size = sizeof s;
+    ol_loop_get_stats(w.loop[i], &s);
+    w.items = 0;
     w.stepping = i;
     r = ol_loop_step(w.loop[i], timeout);
     w.stepping = -1;
@@ -345,7 +357,10 @@ static void step(int i, int64_t timeout) {
     if (left) CHECK("count", r == 1);
     if (!left && !w.nposters) CHECK("count", r == 0);
     CHECK("time", ol_now(w.loop[i]) >= earlier && ol_now(w.loop[i]) <= sim.now);
-    check_counts(i);
+    CHECK("turn", w.items <= w.desc[i].turn);
+    check_counts(i, s.turns + 1);
+    w.began[i] = began;
+    w.steps[i]++;
     w.turns++;
 }
 static int64_t a_timeout(void) {
@@ -379,6 +394,7 @@ static void visitor(void) {
     if (pool.kind == POOL_NONE) return;
     w.gone[VISITOR] = NULL;
     memset(w.last_taken[VISITOR], 0, sizeof w.last_taken[VISITOR]);
+    w.software[VISITOR] = w.offloaded[VISITOR] = w.parked[VISITOR] = w.perhaps[VISITOR] = 0;
     r = loop_create(VISITOR);
     if (r) {
         CHECK("error", r == -ENOMEM || r == -EMFILE || r == -ENOSPC);

@@ -311,7 +311,7 @@ static void work(ol_co *co) {
     }
     if (c->n == -ENOMEM && sim.stats.enomem) OL_RETURN(1);
     if (c->n) CHECK("error", c->n == -ECANCELED ? r->canceled : c->n == -ETIMEDOUT && sim.now >= r->deadline);
-    if (c->b.canceled) CHECK("error", c->n == -ECANCELED);
+    judge_requests(&c->b, c->n);
     OL_RETURN(c->n == 0 || recover(r, c->n));
     OL_END(co);
 }

@@ -61,6 +61,7 @@
     X(YIELD, "awaits", "OL_YIELD", 1)                                                                                  \
     X(AW_CANCELED, "await ends", "ECANCELED", 1)                                                                       \
     X(AW_TIMED_OUT, "await ends", "ETIMEDOUT", 1)                                                                      \
+    X(AW_OVERDUE, "await ends", "ETIMEDOUT, as it was due before", 1)                                                  \
     X(AW_BADF, "await ends", "EBADF", 1)                                                                               \
     X(AW_XDEV, "await ends", "EXDEV", 1)                                                                               \
     X(AW_NOMEM, "await ends", "ENOMEM", 1)                                                                             \

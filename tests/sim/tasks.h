@@ -112,6 +112,11 @@ static task *task_new(int loop, partition *p) {
     return t;
 }
 
+/* Sorts that do not hold each other up: calls, which may block, and the rest, each in two classes. */
+enum { LINE_CALLS = 1, LINE_OF_BATCH = 2, LINES = 4 };
+static int is_call(const task *t) { return t->kind == OL_OP_CALL || t->kind == OL_OP_FILE; }
+static int line_of(const task *t) { return is_call(t) + (t->cls == OL_LATENCY ? 0 : LINE_OF_BATCH); }
+
 static void task_begin(task *t, int cls) {
     t->begun = sim.now;
     t->ticket = ++w.tickets;
@@ -139,16 +144,23 @@ static void task_end(task *t) {
 static void device_takes(ol_op *op) {
     task *t = OL_CONTAINER(op, task, op);
     const fdrec *f = t->part ? t->part->fd : NULL;
-    const int call = t->kind == OL_OP_CALL || t->kind == OL_OP_FILE;
-    uint64_t *last = &w.last_taken[t->loop][t->op.where - 1][t->cls][call]; /* devices are the first lanes */
+    const dev *d = &w.device[t->op.where - 1]; /* devices are the first lanes */
+    uint64_t *last = &w.last_taken[t->loop][t->op.where - 1][t->cls][is_call(t)];
     CHECK("operation", t->inflight);
     CHECK("order", t->ticket > *last); /* first come, first served, within a class and sort */
     *last = t->ticket;
+    CHECK("backend", d->backend.kinds >> t->kind & 1);
+    CHECK("backend", ++w.in_device[t->loop][t->op.where - 1][line_of(t)] <= d->p.depth);
+    w.offloaded[t->loop]++;
     if (f && !f->closed && f->loop == t->loop) {
         t->pin = sim.file[(uint32_t)f->handle];
         t->pin->pins++;
     }
-    t->asked = !w.device[t->op.where - 1].backend.cancel; /* one that can't stop anything is not asked */
+    t->asked = !d->backend.cancel; /* one that can't stop anything is not asked */
+}
+static void device_returns(ol_op *op) {
+    const task *t = OL_CONTAINER(op, task, op);
+    w.in_device[t->loop][t->op.where - 1][line_of(t)]--;
 }
 static void device_cancel(ol_op *op) { OL_CONTAINER(op, task, op)->asked = 1; }
 static void device_done(ol_op *op) {
@@ -178,17 +190,28 @@ static void judge_success(task *t, int64_t n) {
 
 static int pool_lane(void);
 
+/* For the library's counters. Whether an operation that was stopped, or ran late, had been parked, it does not say. */
+static void task_count(const task *t) {
+    const ol_op *op = &t->op;
+    if (op->why == OL_WHY_NONE || op->why > OL_WHY_STOPPED) return; /* it was not even submitted */
+    if (op->why == OL_WHY_PARKED) w.parked[t->loop]++;
+    if (op->why == OL_WHY_STOPPED || op->why == OL_WHY_SYNC_BOUND || op->why == OL_WHY_FAILED) w.perhaps[t->loop]++;
+    if (op->mode == OL_SOFTWARE && op->why != OL_WHY_CACHE && op->why != OL_WHY_STOPPED) w.software[t->loop]++;
+}
+
 /* The result of an operation: true, or with a cause. Frees it. r: the awaiting root, NULL in a callback. */
 static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     const int closed = t->part && t->part->closes != t->closes;
     k_trace("result", t->id, n);
-    if (b && b->canceled) CHECK("error", n == -ECANCELED && t->runs == 0 && !t->reported);
+    if (b) judge_requests(b, n);
+    if (b && (b->canceled || b->overdue)) CHECK("error", t->runs == 0 && !t->reported);
     if (t->reported) CHECK("operation", dev_sum(t->out, t->len) == t->out_sum);
     CHECK("operation", !t->in_pool);
     if (n < 0 && r) told(ol_co_error(&r->co));
     if (n < 0 && (!r || t->op.result == n)) told(ol_op_error(&t->op)); /* else it was not even submitted */
     COUNT_AT(OP, t->kind - OL_OP_CALL);
     COUNT_IF(WHY_STOPPED, n < 0 && t->op.why == OL_WHY_STOPPED);
+    task_count(t);
     if (n < 0 && t->kind != OL_OP_FILE) CHECK("operation", t->runs == 0 && (t->starts == 0 || n == -ENOMEM));
     if (n >= 0) {
         judge_success(t, n);
@@ -233,6 +256,7 @@ static void task_done(ol_loop *on, ol_op *op) {
     CHECK("operation", t->inflight);
     if (t->cls == OL_LATENCY) w.latency_runs[loop]++;
     else w.batch_runs[loop]++;
+    w.items++;
     sim.progress++;
     task_end(t);
     judge_task(t, NULL, NULL, op->result);

@@ -26,7 +26,7 @@ enum {
     FILES = 4
 };
 #if defined(K_ASAN)
-#define DEFAULT_SEEDS 10000
+#define DEFAULT_SEEDS (HAS_CODEC ? 2000 : 3000)
 #else
 #define DEFAULT_SEEDS 10000
 #endif
@@ -71,6 +71,8 @@ typedef struct root { /* embedded first in everything that is a root coroutine *
     int was_due; /* a deadline may have stopped the operation of this await before it was set anew */
     uint32_t ticket;
     int64_t deadline; /* not before this may it time out */
+    int64_t surely_due;
+    uint64_t set_in; /* the round in which that was set */
     partition *part;
     void *owner;                       /* the struct that embeds it */
     uint64_t latency_mark, batch_mark; /* runs of each class when it last yielded */
@@ -157,6 +159,12 @@ static struct world {
     k_inode *file[FILES];
     uint64_t latency_runs[ALL_LOOPS], batch_runs[ALL_LOOPS]; /* taken from the ready queues */
     uint64_t turns;
+    uint64_t steps[ALL_LOOPS]; /* rounds that have ended */
+    int64_t began[ALL_LOOPS];  /* when the last of them began */
+    uint32_t items, awaits;    /* run in this round; awaits that ended in this run */
+    int attached[ALL_LOOPS];   /* fds that are open */
+    uint64_t software[ALL_LOOPS], offloaded[ALL_LOOPS], parked[ALL_LOOPS], perhaps[ALL_LOOPS]; /* operations */
+    uint32_t in_device[ALL_LOOPS][DEVS][4];                                                    /* by line */
     partition *current; /* whose root or callback runs */
     int stepping;       /* the loop that is inside a step, -1 none */
     int in_submit;
@@ -223,6 +231,7 @@ static fdrec *fd_new(int loop, ol_fd handle, int cls, partition *p, party *who) 
     f->party = who;
     f->at = w.nopen;
     w.open[w.nopen++] = f;
+    w.attached[loop]++;
     p->fd = f;
     return f;
 }
@@ -239,6 +248,7 @@ static int fd_close(fdrec *f) {
     if (!was_closed) {
         f->closed = 1;
         f->part->closes++;
+        w.attached[f->loop]--;
         w.open[f->at] = w.open[--w.nopen];
         w.open[f->at]->at = f->at;
     }
