@@ -409,11 +409,14 @@ static void visitor(void) {
     loop_destroy(VISITOR);
 }
 
+static int by_bytes; /* a fuzzer's */
+
 static void chaos(void) {
     int i, turn;
     sim.idle = on_idle;
     sim.asleep = on_asleep;
     for (turn = 0; turn < 3000 && (turn < 100 || sim.nevents < 1500); turn++) {
+        if (by_bytes && !sim.ninput && turn > 20) break; /* what follows, all inputs have in common */
         i = k_below(5) ? turn % w.nloops : (int)k_below((uint32_t)w.nloops);
         mischief(i);
         if (k_below(30) == 0) visitor();
@@ -533,8 +536,9 @@ static int run_one(tally *t) {
     memset(counted, 0, sizeof counted);
     sim.verbose = replaying;
     if (setjmp(sim.on_fail)) {
-        printf("FAILED seed %llu after %llu events at %lld ns: [%s] %s\n", (unsigned long long)the_seed,
-               (unsigned long long)sim.nevents, (long long)sim.now, sim.checker, sim.text);
+        printf("FAILED %s %llu after %llu events at %lld ns: [%s] %s\n", by_bytes ? "input" : "seed",
+               (unsigned long long)the_seed, (unsigned long long)sim.nevents, (long long)sim.now, sim.checker,
+               sim.text);
         tally_seed(t, w.turns);
         t->failed++;
         k_halt();
@@ -570,9 +574,13 @@ extern "C"
     sim_run_bytes(const unsigned char *data, size_t size);
 int sim_run_bytes(const unsigned char *data, size_t size) {
     static tally sink;
-    the_seed = 0;
+    int failed;
+    the_seed++; /* the number of the input */
+    by_bytes = 1;
     k_boot_bytes(data, size);
-    return !run_one(&sink);
+    failed = !run_one(&sink);
+    fflush(stdout);
+    return failed;
 }
 
 #if !defined(SIM_NO_MAIN)
