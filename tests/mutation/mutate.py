@@ -2,6 +2,7 @@
 """Mutation testing of offload.h: each condition changed in turn; a test must fail.
 
     bash tests/mutation/run.sh [--section NAME]... [--sample N] [--seeds N] [--jobs N] [--list] [--survivors] [--line N]
+                                 [--without NAME]
 
 Changes: each condition of an if, a while, a for, a ?: and each operand of && and || is negated; each && becomes || and
 the other way round; == becomes != and the other way round; < becomes <=, <= becomes <, and so for > and >=.
@@ -251,10 +252,11 @@ class Step:
 def steps(seeds):
     asan = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     criterion = ["-Wl,--as-needed", "-lcriterion"]
-    out = [Step("sim", "tests/sim/sim.c", [], ["--seeds", str(seeds)], simulation=True),
+    sim, others = "tests/sim/sim.c", ["--first", str(seeds + 1), "--seeds", str(2 * seeds)]
+    out = [Step("sim", sim, [], ["--seeds", str(seeds)], simulation=True),
            Step("contracts", "tests/sim/contracts.c"),
-           Step("sim-asan", "tests/sim/sim.c", asan, ["--first", str(seeds + 1), "--seeds", str(2 * seeds)], simulation=True),
-           Step("sim-isal", "tests/sim/sim.c", ["-DOFFLOAD_ISAL", "-lisal"], ["--seeds", str(2 * seeds)], simulation=True)]
+           Step("sim-asan", sim, asan, others, simulation=True),
+           Step("sim-isal", sim, ["-DOFFLOAD_ISAL", "-lisal"], others, simulation=True)]
     for kind, flags in (("plain", []), ("criterion", criterion)):
         for name in sorted(os.listdir(os.path.join("tests", kind))):
             if name.endswith(".c") and name != "codec.c":  # the sections above are not the codec's
@@ -331,7 +333,7 @@ class Run:
     def __init__(self, options):
         self.options = options
         self.header = Header("offload.h")
-        self.steps = steps(options.seeds)
+        self.steps = [s for s in steps(options.seeds) if s.name not in options.without]
         self.kept = os.path.join(OUT, source_hash(self.steps) + ".jsonl")
         self.known, self.codes, self.lock = {}, {}, threading.Lock()
         self.limits = None  # seconds for each program, once the original has passed them all
@@ -499,7 +501,8 @@ class Run:
         with open(os.path.join(OUT, "mutants.tsv"), "w", encoding="utf-8") as f:
             for m in mutants:
                 line, column = self.header.place(m.at)
-                f.write("%s\t%d\t%d\t%s\t%s\t%s\n" % (m.section, line, column, m.what, m.killer, self.header.line(m.at)))
+                row = (m.section, line, column, m.what, m.killer, self.header.line(m.at))
+                f.write("%s\t%d\t%d\t%s\t%s\t%s\n" % row)
         if self.options.sample or self.options.survivors or self.options.line:
             return  # a part says nothing about the whole
         with open(os.path.join(OUT, "survivors.json"), "w", encoding="utf-8") as f:
@@ -523,6 +526,7 @@ def main():
     parser.add_argument("--sample", type=int, metavar="N", help="only N of the mutants, always the same ones")
     parser.add_argument("--line", type=int, action="append", metavar="N", help="only mutants of this line")
     parser.add_argument("--survivors", action="store_true", help="only those that survived the last whole run")
+    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="not this program: torture, ...")
     parser.add_argument("--seeds", type=int, default=300, metavar="N", help="of the simulator for each [300]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at a time [one a core]")
     parser.add_argument("--list", action="store_true", help="print the mutants, run nothing")
