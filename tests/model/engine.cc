@@ -21,6 +21,7 @@
 #include <csignal>
 #include <ctime>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -913,6 +914,7 @@ void on_alarm(int) {
 void on_fault(int) { give_up("an invalid pointer"); }
 
 void child_signals() {
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing goes on without the driver */
     static char stack[16384];
     stack_t alternate = {};
     alternate.ss_sp = stack;

@@ -63,7 +63,7 @@ static void on_done(ol_loop *loop, ol_op *op) {
     ++*j->done;
 }
 
-static void submit(ol_loop *loop, int kind, int i, int *counter) {
+static void submit(ol_loop *loop, int kind, int i, int *counter) { /* the second one is latency-critical */
     struct job *j = job[i];
     j->in = 100 + (uint64_t)i;
     j->out = 0;
@@ -72,22 +72,23 @@ static void submit(ol_loop *loop, int kind, int i, int *counter) {
     memset(j->bytes, 'a' + i, sizeof j->bytes);
     if (kind == OL_OP_CALL) ol_prep_call(&j->op, work, j);
     else ol_prep_crc32(&j->op, 0, j->bytes, sizeof j->bytes);
+    j->op.cls = i == 1 ? OL_LATENCY : OL_BATCH;
     EXPECT(ol_submit(loop, &j->op, on_done) == 0);
 }
 
-static void pool_create(uint32_t workers) {
+static void pool_create(uint32_t workers, int64_t spin_ns) {
     ol_threads_desc d;
     memset(&d, 0, sizeof d);
     d.workers = workers;
     d.depth = 2;
-    d.spin_ns = -1;
+    d.spin_ns = spin_ns;
     d.sched = 2;
     EXPECT(ol_threads_create(&pool, &d) == 0);
     left = 0;
 }
 
 /* Operations of both classes and kinds go to the pool, and wait for room there. */
-static ol_loop *loop_create(int with_pool) {
+static ol_loop *loop_create(int with_pool, int64_t spin_ns) {
     ol_loop_desc d;
     ol_loop *loop = NULL;
     memset(&d, 0, sizeof d);
@@ -95,6 +96,7 @@ static ol_loop *loop_create(int with_pool) {
     d.nbackends = with_pool ? 1 : 0;
     d.no_pool = 1;
     d.events = 4;
+    d.spin_ns = spin_ns;
     d.policy = with_pool ? "any any 0- async threads wait" : "";
     EXPECT(ol_loop_create(&loop, &d) == 0);
     return loop;
@@ -223,7 +225,7 @@ static int arrived[2];
 static void posts_begin(void) {
     memset(arrived, 0, sizeof arrived);
     ol_set_panic(broken);
-    post_loop = loop_create(0);
+    post_loop = loop_create(0, 0);
 }
 static void posts_end(void) { EXPECT(ol_loop_destroy(post_loop) == 0); }
 
@@ -351,8 +353,8 @@ static ol_loop *the_loop;
 /* One loop, one worker: it falls asleep and is woken again, and all is taken down right after the last result. */
 static void single_begin(void) {
     jobs_begin();
-    pool_create(1);
-    the_loop = loop_create(1);
+    pool_create(1, -1);
+    the_loop = loop_create(1, 0);
 }
 static void single_thread(int thread) {
     (void)thread;
@@ -365,11 +367,18 @@ static void single_thread(int thread) {
     EXPECT(ol_threads_destroy(pool) == 0);
 }
 
+/* The same, but both sides look around for a while before they sleep. */
+static void spin_begin(void) {
+    jobs_begin();
+    pool_create(1, 2000);
+    the_loop = loop_create(1, 2000);
+}
+
 /* One loop, two workers, one of which takes no calls; more operations than the ring holds. */
 static void burst_begin(void) {
     jobs_begin();
-    pool_create(2);
-    the_loop = loop_create(1);
+    pool_create(2, -1);
+    the_loop = loop_create(1, 0);
 }
 static void burst_thread(int thread) {
     (void)thread;
@@ -400,14 +409,14 @@ static void cancel_thread(int thread) {
 static uint32_t seed[3]; /* of the loops' handles */
 static void shared_begin(void) {
     jobs_begin();
-    pool_create(1);
+    pool_create(1, -1);
 }
 static void shared_end(void) {
     EXPECT(seed[0] != seed[1] && seed[0] != seed[2] && seed[1] != seed[2]);
     jobs_end();
 }
 static void shared_round(int thread, int number) {
-    ol_loop *loop = loop_create(1);
+    ol_loop *loop = loop_create(1, 0);
     seed[thread + 2 * number] = loop->gen_seed;
     submit(loop, number ? OL_OP_CRC32 : OL_OP_CALL, 2 * thread + number, &done[thread]);
     run_until(loop, &done[thread], number + 1);
@@ -423,8 +432,8 @@ static void shared_thread(int thread) {
 static ol_loop *start_loop[2];
 static void start_begin(void) {
     jobs_begin();
-    pool_create(2);
-    for (int i = 0; i < 2; i++) start_loop[i] = loop_create(1);
+    pool_create(2, -1);
+    for (int i = 0; i < 2; i++) start_loop[i] = loop_create(1, 0);
 }
 static void start_thread(int thread) {
     submit(start_loop[thread], OL_OP_CRC32, thread, &done[thread]);
@@ -443,10 +452,6 @@ static void forked_begin(void) {
     OL_SYS_STORE(&p->sleep[1].waiters, 1u, OL_SYS_RELAXED);
     ol__process_forked();
 }
-static void forked_thread(int thread) {
-    EXPECT(ol_loop_step(start_loop[thread], 0) >= 0);
-    start_thread(thread);
-}
 
 const struct model model_all[] = {
     {"ring", "a ring of two slots, cancels, two consumers", 3, 0, ring_begin, ring_thread, ring_end},
@@ -461,6 +466,7 @@ const struct model model_all[] = {
     {"burst", "a loop, two workers, a ring that is too small", 1, 2, burst_begin, burst_thread, jobs_end},
     {"shared", "two loops that come and go, one worker", 2, 1, shared_begin, shared_thread, shared_end},
     {"start", "two loops start two workers, and leave", 2, 2, start_begin, start_thread, jobs_end},
-    {"forked", "the same in the child of a fork", 2, 2, forked_begin, forked_thread, jobs_end},
+    {"forked", "the same in the child of a fork", 2, 2, forked_begin, start_thread, jobs_end},
+    {"spin", "as single, and both sides spin before they sleep", 1, 1, spin_begin, single_thread, jobs_end},
 };
 const int model_count = COUNT(model_all);

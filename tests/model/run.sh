@@ -13,7 +13,7 @@ usage: bash tests/model/run.sh [--quick]
 
 Prints for each model how many schedules or states were tried; a table with each atomic access of offload.h, weakened,
 and the model that noticed; the variants of gate.pml that must fail, and what noticed them. One schedule again, with a
-log of all accesses: build/model/model --help. CXX, CC, CPPFLAGS, CFLAGS and LDFLAGS are honoured; what is built is in
+log of all accesses: build/model/model --help. CXX, CC, CPPFLAGS and LDFLAGS are honoured; what is built is in
 build/model. The last line is `N passed, N failed`.
 EOF
 }
@@ -45,6 +45,7 @@ for tool in "$cc" "$cxx"; do
 done
 command -v spin >/dev/null || need spin spin
 command -v cpp >/dev/null || need "cpp, which spin calls," cpp
+# shellcheck disable=SC2086
 echo '#include <relacy/relacy.hpp>' | $cxx ${CPPFLAGS:-} -x c++ -w -E - >/dev/null 2>&1 ||
     need relacy/relacy.hpp relacy-dev
 
