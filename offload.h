@@ -91,8 +91,10 @@
    FORKS
      A child of fork may go on with the loops of the thread that forked, or destroy them: at its next use a loop there
      makes new descriptors of its own and leaves the parent's alone. Operations in flight complete in the child with
-     -ECANCELED; the parent's go on. Worker threads start again with the next operation. A child that only calls exec has
-     nothing to do: all descriptors of the library are close-on-exec.
+     -ECANCELED; the parent's go on. Worker threads start again with the next operation. A guest asks for ol_loop_fd
+     again. Close in the child what it doesn't need: as long as it has a connection, the parent's close of it neither ends
+     it for the peer nor stops its events. A child that only calls exec has nothing to do: all descriptors of the library
+     are close-on-exec.
 
    OWNERSHIP AND LIFE TIME
      ol_co, ol_op, ol_timer, ol_post_node and ol_stream are yours, at stable addresses:
@@ -350,6 +352,7 @@ enum {                      /* ol_frame.bits of the root */
     OL__CO_ENDED = 0x80,    /* ... that has ended */
     OL__CO_SEEN = 0x1000,   /* mark of the search for deadlocks */
     OL__CO_RETURNED = 0x2000, /* ended by OL_RETURN, waiting for its children */
+    OL__CO_AWAITED = 0x4000,  /* a child that another coroutine waits for */
     OL__CO_LOCKS_SHIFT = 24,  /* 24..27: locks that it holds, 15: that many or more */
     OL__CO_WAIT_SHIFT = 8,  /* 8..11: what it waits for */
     OL__CO_ERR_SHIFT = 16,  /* 16..23: which text belongs to the last error */
@@ -456,7 +459,8 @@ OL_API int ol_sleep(ol_co *co, int64_t ns) OL__MUST_USE;
 
 /* Children: coroutines in the partition of a root, for full duplex and for several waits at once. They share its hold:
    one runs at a time, and each may await the partition's fds. Children of a child are the root's, too. The root can't
-   end before them: its OL_END or OL_RETURN waits until they have. */
+   end before them: its OL_END or OL_RETURN waits until they have, without a deadline. To end it, cancel them first, or
+   close the fd that they wait for. */
 
 /* Starts a child of the running coroutine `co`, with its class. It first runs from the loop, never from here. `child`
    need not be initialised and must not be alive. 0, or -EINVAL. */
@@ -559,8 +563,9 @@ typedef struct ol_loop_stats {
    -ENOMEM, -EMFILE and other errors of the system. */
 OL_API int ol_loop_create(ol_loop **loop, const ol_loop_desc *desc);
 
-/* Frees a loop. Operations in flight are cancelled and waited for, however long that takes, because their buffers are
-   in use; fds that are still attached are closed. -EBUSY while coroutines are alive (ol_loop_drain ends them) or when
+/* Frees a loop. Handlers are taken off; operations in flight are cancelled and waited for, however long that takes,
+   because their buffers are in use; posts that are queued then are called, later ones dropped; fds that are still
+   attached are closed. -EBUSY while coroutines are alive (ol_loop_drain ends them) or when
    called from inside the loop; an error of the system, when it can't ask for completions. */
 OL_API int ol_loop_destroy(ol_loop *loop);
 
@@ -576,6 +581,7 @@ OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns);
 OL_API void ol_loop_stop(ol_loop *loop);
 
 /* Cancels every coroutine, then runs for at most timeout_ns until all have ended and all operations are complete.
+   Meanwhile ol_submit in callbacks gives -ECANCELED.
    0, or -ETIMEDOUT with some left. */
 OL_API int ol_loop_drain(ol_loop *loop, int64_t timeout_ns);
 
@@ -708,8 +714,8 @@ OL_API int ol_watch(ol_loop *loop, ol_fd fd, ol_handler *handler, int events,
 OL_API int ol_unwatch(ol_loop *loop, ol_fd fd);
 
 /* Without waiting, for handlers and anywhere else on the loop's thread: the bytes transferred (reads: 0 at the end of the
-   stream; writes: perhaps fewer than asked for), or -EAGAIN, -EBADF, -EXDEV (the partition is somebody else's), -EBUSY (a
-   coroutine waits for it), or the error of the system call. */
+   stream; writes: perhaps fewer than asked for), or -EAGAIN, -EBADF, -EXDEV (somebody else holds the fd's partition),
+   -EBUSY (a coroutine waits for it), or the error of the system call. */
 OL_API int64_t ol_try_read(ol_loop *loop, ol_fd fd, void *buf, size_t len);
 OL_API int64_t ol_try_readv(ol_loop *loop, ol_fd fd, const struct iovec *iov, int n);
 OL_API int64_t ol_try_write(ol_loop *loop, ol_fd fd, const void *buf, size_t len);
@@ -1275,6 +1281,7 @@ static void ol__sys_nap(void) {
     X(OL__E_STALE, EBADF, "the fd is closed or its handle stale: use the handle that attach, accept or socket gave")   \
     X(OL__E_CLOSED, ECANCELED, "the fd was closed during the wait")                                                    \
     X(OL__E_OTHER_PART, EXDEV, "the fd belongs to another partition: ol_join it first")                                \
+    X(OL__E_HELD, EXDEV, "the fd's partition is held by another: ol_join it in a coroutine, or try later")             \
     X(OL__E_WAITER, EBUSY, "another coroutine waits for this direction of the fd: one reader and one writer each")     \
     X(OL__E_NOT_READY, EAGAIN, "nothing is there now: a handler will be called when it is")                            \
     X(OL__E_GUEST_FD, ENOTSUP, "the fd is polled by another loop: to await it, give it to ol_attach instead")          \
@@ -1323,6 +1330,7 @@ static void ol__sys_nap(void) {
     X(OL__E_SPAWN, EINVAL, "co and fn must not be NULL, class 0, OL_LATENCY or OL_BATCH")                              \
     X(OL__E_RUNNING, EBUSY, "the loop is running: don't call this from inside it")                                     \
     X(OL__E_ALIVE, EBUSY, "coroutines are alive: end them, or call ol_loop_drain first")                               \
+    X(OL__E_DRAINING, ECANCELED, "the loop is being drained or destroyed: callbacks start no more operations")         \
     X(OL__E_DRAIN, ETIMEDOUT, "coroutines or operations were still alive when the time was over")                      \
     X(OL__E_TIMER, EINVAL, "the timer and its function must not be NULL")                                              \
     X(OL__E_POLICY, EINVAL, "the policy is malformed: ol_policy_parse names the line")                                 \
@@ -1589,7 +1597,8 @@ enum { /* slot.flags */
     OL__SOCKET = 8,
     OL__GUEST = 16,     /* another loop polls it */
     OL__JOINED = 32,    /* its class is its partition's */
-    OL__PAUSED = 64     /* a listener that waits for a free fd */
+    OL__PAUSED = 64,    /* a listener that waits for a free fd */
+    OL__INHERITED = 128 /* by the child of a fork: the parent has it, too */
 };
 enum { OL__IN = 0, OL__OUT = 1 }; /* directions */
 
@@ -1693,6 +1702,8 @@ OL_API void ol_notify_loop(ol_notify *notify) {
         errno = saved;
     }
 }
+
+static int ol__ready(const ol_loop *loop) { return loop->ready[OL_LATENCY].head || loop->ready[OL_BATCH].head; }
 
 /* Forks that this process has behind it. A loop that was made before notices at its next use that its epoll fd is the
    parent's and its workers are not here. */
@@ -2146,6 +2157,8 @@ static void ol__part_remove_fd(ol_loop *loop, uint32_t fd) {
 }
 
 static void ol__part_free(ol_loop *loop, uint32_t index) {
+    OL__CHECK(!loop->part[index].fd, "a partition was freed twice, or with fds");
+    loop->part[index].fd = UINT32_MAX;
     loop->part[index].closing = loop->free_part;
     loop->free_part = index;
 }
@@ -2284,12 +2297,18 @@ static void ol__withdraw(ol_loop *loop, uint32_t index, ol__item item) {
     ol__part_release(loop, index);
 }
 
-/* The fd may be ready for its handler. */
-static void ol__offer(ol_loop *loop, const ol__slot *slot) {
+/* The fd may be ready for its handler: then that goes to the end of the partition's line. 1: it went there. */
+static int ol__line_up(ol_loop *loop, const ol__slot *slot) {
     ol_handler *h = slot->handler;
-    if (h->state_ || !ol__handler_ready(slot)) return;
+    if (h->state_ || !ol__handler_ready(slot)) return 0;
     h->state_ = OL__QUEUED;
-    ol__gate(loop, slot->part, ol__item_handler(h));
+    ol__push(&loop->part[slot->part].waiting, ol__item_handler(h));
+    return 1;
+}
+static void ol__offer(ol_loop *loop, const ol__slot *slot) {
+    if (!ol__line_up(loop, slot)) return;
+    if (ol__held(&loop->part[slot->part])) loop->stats.withheld++;
+    ol__part_release(loop, slot->part);
 }
 
 /* Before and after a callback of the application that holds its partition. */
@@ -2311,9 +2330,9 @@ static void ol__run_handler(ol_loop *loop, ol_handler *h) {
     if (slot->flags & OL__GUEST) slot->bits = 0; /* who polls it will say so again */
     ol__callback_begin(loop, index);
     if (ready) h->fn(loop, h, ready);
-    ol__callback_end(loop, index);
     slot = ol__slot_of(loop, fd); /* the handler may have closed it, and then its own memory is gone */
-    if (slot && slot->handler) ol__offer(loop, slot);
+    if (slot && slot->handler) (void)ol__line_up(loop, slot);
+    ol__callback_end(loop, index);
     ol__part_release(loop, index);
 }
 
@@ -2453,7 +2472,8 @@ static void ol__child_end(ol_loop *loop, ol_co *co) {
         part->children = child->next_;
     if (child->next_) child->next_->prev_ = child->prev_;
     co->frame.bits |= OL__CO_ENDED;
-    for (ol_child *c = part->children; c; c = c->next_) ol__child_tell(&c->co, co, 0);
+    for (ol_child *c = co->frame.bits & OL__CO_AWAITED ? part->children : NULL; c; c = c->next_)
+        ol__child_tell(&c->co, co, 0);
     ol__child_tell(root, co, !part->children);
     if (part->children || ol__waits(root) != OL__W_END) return;
     if (root->frame.bits & OL__CO_RETURNED)
@@ -2587,6 +2607,7 @@ OL_API int ol_wait(ol_co *co, ol_child *child) {
     if (child && (child->co.loop != co->loop || child->co.part != co->part)) return ol__co_situation(co, OL__E_WAIT_PART);
     if (!child && !co->loop->part[co->part].children) return ol__give_0(co);
     co->link.child = child ? &child->co : NULL;
+    if (child) child->co.frame.bits |= OL__CO_AWAITED;
     return ol__wait_in(co, OL__W_CHILD, NULL);
 }
 
@@ -2650,9 +2671,12 @@ static void ol__lock_drop(ol_loop *loop, ol_mutex *m) {
 
 static void ol__locks_drop(ol_co *co) { /* its end */
     ol_loop *loop = co->loop;
-    for (ol_mutex *m = ol__locks(co) ? loop->locks : NULL, *next; m; m = next) {
+    uint32_t left = ol__locks(co);
+    for (ol_mutex *m = left ? loop->locks : NULL, *next; m; m = next) {
         next = m->next_; /* who gets it is listed in front */
-        if (m->holder == co) ol__lock_drop(loop, m);
+        if (m->holder != co) continue;
+        ol__lock_drop(loop, m);
+        if (left < 15 && --left == 0) break;
     }
     co->frame.bits &= ~(15u << OL__CO_LOCKS_SHIFT);
 }
@@ -2711,11 +2735,12 @@ static void ol__slot_retire(ol_loop *loop, uint32_t fd) {
 
 /* An fd that was closed behind our back, and its number given out again: the old handle ends here. */
 static void ol__slot_lost(ol_loop *loop, uint32_t fd) {
-    const uint32_t index = loop->slot[fd].part;
     ol__slot_retire(loop, fd);
+    const uint32_t index = loop->slot[fd].part;
     loop->slot[fd].flags = 0;
     ol__part_remove_fd(loop, fd);
     ol__part_release(loop, index);
+    ol__outside(loop);
 }
 
 static int ol__register_as(int ep, int fd, uint64_t data, uint32_t events, int op) {
@@ -2828,6 +2853,9 @@ OL_API int ol_fd_raw(const ol_loop *loop, ol_fd handle) {
 
 /* close(2), now or when the last of the partition's operations is done. */
 static void ol__close_now(ol_loop *loop, uint32_t fd) {
+    /* a file that the parent has, too, stays registered after close(2) */
+    if ((loop->slot[fd].flags & (OL__INHERITED | OL__GUEST)) == OL__INHERITED && loop->forks == ol__forks)
+        (void)ol__register(loop->ep, (int)fd, 0, EPOLL_CTL_DEL);
     loop->slot[fd].flags = 0;
     ol__part_remove_fd(loop, fd);
     OL_SYS_CLOSE((int)fd);
@@ -2846,11 +2874,12 @@ OL_API int ol_close(ol_loop *loop, ol_fd handle) {
     ol__slot *slot = loop ? ol__slot_of(loop, handle) : NULL;
     if (!slot) return ol__fail(OL__E_STALE);
     const uint32_t fd = (uint32_t)handle;
-    const uint32_t index = slot->part;
     ol__slot_retire(loop, fd);
+    const uint32_t index = slot->part; /* not before: without its handler somebody may have joined it */
     slot->flags |= OL__CLOSING;
     if (loop->part[index].ops) {
-        if (slot->flags & OL__SOCKET) (void)OL_SYS_SHUTDOWN((int)fd);
+        const int shared = (slot->flags & OL__INHERITED) || loop->forks != ol__forks;
+        if ((slot->flags & OL__SOCKET) && !shared) (void)OL_SYS_SHUTDOWN((int)fd);
         loop->part[index].closing++;
         for (ol_op *op = loop->part[index].ops, *next; op; op = next) {
             next = op->next_in_part_;
@@ -2919,7 +2948,7 @@ OL_API int ol_gate_leave(ol_loop *loop) {
     loop->guest_part = 0;
     ol__callback_end(loop, index);
     ol__part_release(loop, index);
-    ol__outside(loop);
+    if (ol__ready(loop)) ol__outside(loop); /* operations that were submitted have said so themselves */
     return 0;
 }
 
@@ -2993,12 +3022,14 @@ static int64_t ol__read_once(ol__slot *slot, ol_fd fd, const struct iovec *iov, 
     }
 }
 
-static int ol__read_some(ol_co *co, ol_fd fd, const struct iovec *iov, int n, size_t len) {
+static int64_t ol__iov_len(const struct iovec *iov, int n);
+static int ol__read_some(ol_co *co, ol_fd fd, const struct iovec *iov, int n) {
     OL__IO_ENTER(OL__IN);
     (void)resumed;
-    if (!len) return ol__co_situation(co, OL__E_READ_ZERO);
+    const int64_t len = ol__iov_len(iov, n);
+    if (len <= 0) return ol__co_situation(co, len ? OL__E_IOV : OL__E_READ_ZERO);
     if (slot->bits & OL__READ) {
-        const int64_t k = ol__read_once(slot, fd, iov, n, len);
+        const int64_t k = ol__read_once(slot, fd, iov, n, (size_t)len);
         if (k >= 0) return ol__done(co, k);
         if (k != -EAGAIN) return ol__io_error(co, (int)-k);
     }
@@ -3017,12 +3048,10 @@ OL_API int ol_read(ol_co *co, ol_fd fd, void *buf, size_t len) {
     struct iovec iov;
     iov.iov_base = buf;
     iov.iov_len = len;
-    return ol__read_some(co, fd, &iov, 1, len);
+    return ol__read_some(co, fd, &iov, 1);
 }
 OL_API int ol_readv(ol_co *co, ol_fd fd, const struct iovec *iov, int n) {
-    const int64_t len = ol__iov_len(iov, n);
-    if (len < 0) return ol__co_situation(co, OL__E_IOV);
-    return ol__read_some(co, fd, iov, n, (size_t)len);
+    return ol__read_some(co, fd, iov, n);
 }
 
 /* Bytes sent, or a negative errno; -EAGAIN clears the bit. */
@@ -3069,9 +3098,9 @@ static void ol__iov_advance(struct iovec *iov, int n, size_t k) {
 }
 
 OL_API int ol_writev(ol_co *co, ol_fd fd, struct iovec *iov, int n) {
-    if (ol__iov_len(iov, n) < 0) return ol__co_situation(co, OL__E_IOV);
     OL__IO_ENTER(OL__OUT);
     (void)resumed;
+    if (ol__iov_len(iov, n) < 0) return ol__co_situation(co, OL__E_IOV);
     for (;;) {
         while (n && !iov->iov_len) iov++, n--;
         if (!n) return OL__DONE;
@@ -3176,7 +3205,7 @@ static int ol__try_enter(ol_loop *loop, ol_fd fd, int dir, ol__slot **out) {
     ol__slot *slot = loop ? ol__slot_of(loop, fd) : NULL;
     if (!slot) return ol__fail(OL__E_STALE);
     const uint32_t mine = loop->current ? loop->current->part : loop->callback_part;
-    if (mine != slot->part && (mine || ol__held(&loop->part[slot->part]))) return ol__fail(OL__E_OTHER_PART);
+    if (mine != slot->part && ol__held(&loop->part[slot->part])) return ol__fail(OL__E_HELD);
     if (slot->wait[dir]) return ol__fail(OL__E_WAITER);
     *out = slot;
     if ((slot->flags & OL__GUEST) || (slot->bits & (dir == OL__IN ? OL__READ : OL__WRITE))) return 0;
@@ -4223,8 +4252,11 @@ OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *, ol_op *))
     if (!loop || !done) return ol__fail(OL__E_OP_FN);
     if (s != OL__E_NONE) return ol__fail(s);
     const ol_co *co = loop->current;
-    const uint32_t inherited = co ? ol__co_class(co) : (uint32_t)OL_BATCH;
-    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, co ? co->part : loop->callback_part);
+    if (loop->draining && !co) return ol__fail(OL__E_DRAINING);
+    const uint32_t part = co ? co->part : loop->callback_part;
+    uint32_t inherited = co ? ol__co_class(co) : part ? ol__part_class(loop, &loop->part[part]) : 0;
+    if (!inherited) inherited = OL_BATCH;
+    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, part);
     if (r < 0) {
         ol__last_error = ol_op_error(op);
         return r;
@@ -4797,8 +4829,6 @@ static void ol__run_item(ol_loop *loop, ol__item item) {
     }
 }
 
-static int ol__ready(const ol_loop *loop) { return loop->ready[OL_LATENCY].head || loop->ready[OL_BATCH].head; }
-
 /* Latency-critical first, but after latency_run in a row one of batch. */
 static uint32_t ol__next_class(ol_loop *loop) {
     const int other = loop->ready[OL_BATCH].head != 0;
@@ -4976,8 +5006,10 @@ static int ol__after_fork(ol_loop *loop) {
             if (fresh[i] >= 0) OL_SYS_CLOSE(fresh[i]);
         return ol__fail_errno(number);
     }
-    for (uint32_t fd = 0; fd < loop->slots; fd++)
+    for (uint32_t fd = 0; fd < loop->slots; fd++) {
+        if (loop->slot[fd].flags & OL__OPEN) loop->slot[fd].flags |= OL__INHERITED;
         if ((loop->slot[fd].flags & OL__OPEN) && ol__is_one_of((int)fd, fresh)) ol__slot_lost(loop, fd);
+    }
     OL_SYS_CLOSE(loop->ep);
     OL_SYS_CLOSE(loop->notify.eventfd);
     if (loop->timerfd >= 0) OL_SYS_CLOSE(loop->timerfd);
@@ -5089,7 +5121,13 @@ static void ol__timers_forget(ol__queue *q) {
         if ((i & OL__KIND) == OL__TIMER) ((ol_timer *)ol__item_to(i))->part_ = 0;
 }
 
+static void ol__posts_drop(ol_loop *loop) {
+    ol_post_node *node = (ol_post_node *)OL_SYS_XCHG(&loop->posts, OL__LIST_END, OL_SYS_ACQ_REL);
+    while (node != OL__LIST_END) node = (ol_post_node *)OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQ_REL);
+}
+
 static void ol__loop_free(ol_loop *loop) {
+    ol__posts_drop(loop);
     while (loop->heap_n) ol__heap_remove(loop, loop->heap_n); /* the application's timers can be started elsewhere, */
     for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) ol__timers_forget(&loop->ready[cls]); /* those due, too */
     for (uint32_t i = 1; i < loop->used_parts; i++) ol__timers_forget(&loop->part[i].waiting);
@@ -5117,12 +5155,18 @@ OL_API int ol_loop_destroy(ol_loop *loop) {
     if (loop->guest_part) return ol__fail(OL__E_GATE_ENTERED);
     int r = ol__after_fork(loop);
     if (r < 0) return r;
+    for (uint32_t fd = 0; fd < loop->slots; fd++)
+        if (loop->slot[fd].flags & OL__OPEN) ol__handler_drop(loop, &loop->slot[fd]);
     ol__cancel_all(loop);
-    while (loop->ops || loop->posts_held || OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END) {
-        r = ol_loop_step(loop, OL__RETRY_NS);
-        if (r < 0) return r;
-        if (loop->stats.roots) return ol__fail(OL__E_ALIVE); /* a callback started one */
+    loop->draining = 1;
+    for (int last = 0; r >= 0 && !last;) { /* posts are called that are there when the last operation is complete */
+        last = !loop->ops && !loop->posts_held;
+        r = ol_loop_step(loop, last ? 0 : OL__RETRY_NS);
+        if (r >= 0 && loop->stats.roots) r = ol__fail(OL__E_ALIVE); /* a callback started one */
+        if (loop->ops || loop->posts_held) last = 0;
     }
+    loop->draining = 0;
+    if (r < 0) return r;
     ol__loop_free(loop);
     return 0;
 }

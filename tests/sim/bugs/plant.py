@@ -100,9 +100,9 @@ bug("close_forgets_waiter", "who waits for an fd is not told that another one cl
 
 bug("close_too_early", "close(2) comes while operations of the partition are under way",
     """    if (loop->part[index].ops) {
-        if (slot->flags & OL__SOCKET)""",
+        const int shared""",
     """    if (0) {
-        if (slot->flags & OL__SOCKET)""")
+        const int shared""")
 
 bug("close_waits_for_ever", "close(2) never follows the last operation",
     """    if (!part->closing || part->ops || !index) return;
@@ -148,28 +148,33 @@ bug("withheld_starves", "the newest of those that wait for a partition goes firs
 """)
 
 bug("release_forgotten", "the end of a callback in a partition lets nobody follow",
-    """    if (slot && slot->handler) ol__offer(loop, slot);
+    """    ol__callback_begin(loop, index);
+    timer->fn(loop, timer);
+    ol__callback_end(loop, index);
     ol__part_release(loop, index);
 """,
-    """    if (slot && slot->handler) ol__offer(loop, slot);
-    if (slot) ol__part_release(loop, index);
-    else if (loop->part[index].waiting.head == 0) ol__part_release(loop, index);
+    """    ol__callback_begin(loop, index);
+    timer->fn(loop, timer);
+    ol__callback_end(loop, index);
+    if (loop->part[index].waiting.head == 0) ol__part_release(loop, index);
 """)
 
 bug("handler_once", "a handler is called once for each edge, not as long as there is something to read",
-    """    if (slot && slot->handler) ol__offer(loop, slot);
-    ol__part_release(loop, index);
+    """    if (slot && slot->handler) (void)ol__line_up(loop, slot);
 """,
-    """    ol__part_release(loop, index);
-""")
+    "")
 
 bug("handler_not_gated", "a handler is called while a root lives in its partition",
-    """    h->state_ = OL__QUEUED;
-    ol__gate(loop, slot->part, ol__item_handler(h));
-""",
-    """    h->state_ = OL__ADMITTED;
-    ol__ready_push(loop, slot->cls, ol__item_handler(h));
-""")
+    """    if (!ol__line_up(loop, slot)) return;
+    if (ol__held""",
+    """    if (slot->handler->state_ || !ol__handler_ready(slot)) return;
+    if ((loop->part[slot->part].holder & OL__KIND) == OL__CO && loop->part[slot->part].holder) {
+        slot->handler->state_ = OL__ADMITTED;
+        ol__ready_push(loop, slot->cls, ol__item_handler(slot->handler));
+        return;
+    }
+    if (!ol__line_up(loop, slot)) return;
+    if (ol__held""")
 
 bug("handler_after_close", "a handler that was to run is called although its fd was closed meanwhile",
     """    if (state) ol__withdraw(loop, slot->part, ol__item_handler(h));
@@ -250,9 +255,11 @@ bug("lock_to_the_dead", "a waiter that was cancelled stays in the lock's queue",
     ol__queue *q""")
 
 bug("lock_kept_at_end", "a lock stays taken when its holder ends",
-    """        if (m->holder == co) ol__lock_drop(loop, m);
+    """        ol__lock_drop(loop, m);
+        if (left < 15 && --left == 0) break;
 """,
-    """        if (m->holder == co && m->waiting_.head == 0) ol__lock_drop(loop, m);
+    """        if (m->waiting_.head == 0) ol__lock_drop(loop, m);
+        if (left < 15 && --left == 0) break;
 """)
 
 bug("lock_given_twice", "a lock can be taken by the next who asks, though it was handed on to a waiter",
