@@ -138,18 +138,26 @@ static void broken(const char *what, int fd) {
     _exit(1);
 }
 
+static int strikes(const struct strike *s, enum call call, uint32_t i) {
+    if (call != s->call || this_side != s->side || i < s->index) return 0;
+    return i == s->index || (s->mode == ON && !((s->fault->flags & RETRY) && i >= s->index + BURST));
+}
+
 const struct fault *fault_of(enum call call) {
     const int saved = errno;
     const uint32_t i = __atomic_add_fetch(&report->calls[this_side][call], 1, __ATOMIC_SEQ_CST);
-    if (!plan.active || call != plan.call || this_side != plan.side || i < plan.index) return NULL;
-    if (i > plan.index && (plan.mode == ONCE || ((plan.fault->flags & RETRY) && i >= plan.index + BURST))) return NULL;
-    __atomic_add_fetch(&report->reached, 1, __ATOMIC_SEQ_CST);
-    if (plan.verbose) {
-        fprintf(stderr, "%s call %u: %s\n", call_names[call], i, plan.fault->name);
-        PRINT_STACK();
+    for (int k = 0; plan.active && k < plan.n; k++) {
+        const struct strike *s = &plan.strike[k];
+        if (!strikes(s, call, i)) continue;
+        __atomic_add_fetch(&report->reached, 1, __ATOMIC_SEQ_CST);
+        if (plan.verbose) {
+            fprintf(stderr, "%s call %u: %s\n", call_names[call], i, s->fault->name);
+            PRINT_STACK();
+        }
+        errno = saved;
+        return s->fault;
     }
-    errno = saved;
-    return plan.fault;
+    return NULL;
 }
 
 /* Has the kernel report what there is on an fd, as it would when the state that EAGAIN spoke of ends. */

@@ -202,10 +202,10 @@ static struct split {
     ol_co co[2];
     ol_op op;
     ol_fd in;
-    job job, first;
+    job job, first, early;
     ol_timer timer;
     int64_t r[2];
-    int alive[2], calls, warm, fired, child, started, raw, out, go[2];
+    int alive[2], calls, earlies, warm, fired, child, started, raw, out, go[2];
 } split;
 
 static int64_t split_wait(void *arg) { /* on a worker, in the parent: until there is no child any more */
@@ -270,6 +270,8 @@ __attribute__((noreturn)) static void split_child(device *d, ol_backend *pool, i
         if (dup3(in, split.raw, O_CLOEXEC) != split.raw) fail("dup3: %s", strerror(errno));
         close(in);
     }
+    ol_prep_call(&split.early.op, count_call, &split.earlies); /* the child's own, before the loop knows of it */
+    job_submit(split.loop, &split.early);
     if (destroy) {
         loop_destroy(split.loop);
         CHECK(split.job.completed == split.job.accepted && split.timer.index == 0);
@@ -278,6 +280,8 @@ __attribute__((noreturn)) static void split_child(device *d, ol_backend *pool, i
         split_go_on('c');
         loop_end(split.loop);
     }
+    CHECK(split.early.completed == split.early.accepted);
+    if (split.early.completed) OP_RESULT_OR(&split.early.op, ECANCELED);
     pool_end(pool);
     if (split.alive[1] || !destroy) close(split.out);
     close(split.go[0]);

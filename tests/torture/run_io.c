@@ -66,7 +66,7 @@ struct echo {
     struct sockaddr_storage addr;
     socklen_t len;
     int64_t conn;
-    int vectored, handlers, accepting, failures, clients_left, answered;
+    int vectored, handlers, tight, accepting, failures, clients_left, answered;
     ol_handler door; /* of the listener, where handlers serve */
     struct server server[SERVERS];
     struct client client[CLIENTS];
@@ -240,6 +240,7 @@ static void echo_run(struct echo *e, ol_backend *backend) {
     d.backends = &backend;
     d.nbackends = backend != NULL;
     d.policy = backend ? "any any 0- async device wait" : "";
+    if (e->tight) d.budget = d.turn = d.events = d.latency_run = 1;
     e->loop = loop_new(&d);
     if (!e->loop) return;
     if (API(ol_listen(e->loop, (struct sockaddr *)&e->addr, e->len, 8, e->addr.ss_family == AF_INET, OL_LATENCY,
@@ -277,6 +278,13 @@ static void echo_vectored(void) {
     e.vectored = 1;
     echo_run(&e, NULL);
 }
+static void echo_tight(void) { /* with as little as possible between two looks at the kernel */
+    struct echo e;
+    memset(&e, 0, sizeof e);
+    e.len = unix_address(&e.addr);
+    e.tight = 1;
+    echo_run(&e, NULL);
+}
 static void handlers_tcp(void) { /* with operations on a device */
     struct echo e;
     device d;
@@ -292,6 +300,82 @@ static void handlers_unix(void) { /* and on the spot */
     e.handlers = e.vectored = 1;
     echo_run(&e, NULL);
 }
+
+/* ---- accept where neither the tables nor the heap of timers have room for what it needs */
+
+struct crowded {
+    ol_co co;
+    ol_handler handler;
+    ol_fd listener;
+    int64_t conn;
+    int tries, accepted;
+};
+static void crowded_take(struct crowded *c, ol_loop *loop, int64_t conn) {
+    c->tries++;
+    if (conn < 0) return;
+    c->accepted++;
+    CHECK(ol_close(loop, (ol_fd)conn) == 0);
+}
+static int crowded_over(const struct crowded *c) { return c->accepted == CLIENTS || c->tries >= 6; }
+static void crowded_main(ol_co *co) {
+    struct crowded *c = OL_SELF(co, struct crowded, co);
+    OL_BEGIN(co);
+    while (!crowded_over(c) && !ol_canceled(co)) {
+        OL_AWAIT(c->conn, ol_accept(co, c->listener));
+        RESULT(co, c->conn);
+        crowded_take(c, co->loop, c->conn);
+    }
+    CHECK(ol_close(co->loop, c->listener) == 0);
+    c->listener = 0;
+    OL_END(co);
+}
+static void crowded_handle(ol_loop *loop, ol_handler *h, int ready) {
+    struct crowded *c = OL_CONTAINER(h, struct crowded, handler);
+    const int64_t conn = API_OR(ol_try_accept(loop, c->listener), EAGAIN);
+    CHECK(ready == OL_READABLE);
+    if (conn != -EAGAIN) crowded_take(c, loop, conn);
+    if (!crowded_over(c)) return;
+    CHECK(ol_close(loop, c->listener) == 0);
+    c->listener = 0;
+}
+/* A fault may have taken connections away: when none comes any more, who waits for it is stopped. */
+static void crowded_work(struct crowded *c, ol_loop *loop, int handlers) {
+    for (int tries = -1; !strict() && c->tries != tries && c->listener;) {
+        tries = c->tries;
+        API(ol_loop_step(loop, 0));
+        API(ol_loop_step(loop, 15 * MS));
+        API(ol_loop_step(loop, 0));
+    }
+    if (!strict() && c->listener && handlers) CHECK(ol_close(loop, c->listener) == 0);
+    else if (!strict() && c->listener) ol_cancel(&c->co);
+    loop_work(loop);
+}
+static void crowded(int handlers) {
+    struct crowded c;
+    struct sockaddr_storage addr;
+    const socklen_t len = unix_address(&addr);
+    int taken[64], n = 0, peer[CLIENTS];
+    ol_loop *loop = loop_alone();
+    if (!loop) return;
+    memset(&c, 0, sizeof c);
+    if (API(ol_listen(loop, (struct sockaddr *)&addr, len, 8, 0, 0, &c.listener)) == 0) {
+        for (int i = 0; i < CLIENTS; i++) {
+            peer[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+            if (connect(peer[i], (struct sockaddr *)&addr, len) != 0) fail("connect: %s", strerror(errno));
+        }
+        while ((taken[n] = fcntl(0, F_DUPFD_CLOEXEC, 0)) < 64) n++; /* what accept gets is past the first table */
+        close(taken[n]);
+        if (handlers) API(ol_watch(loop, c.listener, &c.handler, OL_READABLE, crowded_handle));
+        else if (API(ol_spawn(loop, &c.co, crowded_main, c.listener, 0)) < 0) CHECK(ol_close(loop, c.listener) == 0);
+        crowded_work(&c, loop, handlers);
+        WORKS(c.accepted == CLIENTS);
+        while (n > 0) close(taken[--n]);
+        for (int i = 0; i < CLIENTS; i++) close(peer[i]);
+    }
+    loop_end(loop);
+}
+static void crowded_coroutine(void) { crowded(0); }
+static void crowded_handler(void) { crowded(1); }
 
 /* ---- refused: a port that is bound, so that nobody else can listen there */
 
@@ -621,6 +705,60 @@ static void interrupted(void) {
     loop_end(loop);
 }
 
+/* ---- handlers that come, go and take each other's place while they are about to run */
+
+struct watched {
+    ol_fd fd;
+    ol_handler handler, other;
+    int out, calls, others;
+};
+static struct watch { struct watched w[3]; } watch;
+static void on_other(ol_loop *loop, ol_handler *h, int ready) {
+    struct watched *w = OL_CONTAINER(h, struct watched, other);
+    char c;
+    const int64_t r = API_OR(ol_try_read(loop, w->fd, &c, 1), EAGAIN);
+    CHECK(ready == OL_READABLE && w->others++ < 1000);
+    if (r == -EAGAIN) return;
+    WORKS(r == 1 && c == 'w');
+    CHECK(ol_close(loop, w->fd) == 0);
+    w->fd = 0;
+}
+static void on_watched(ol_loop *loop, ol_handler *h, int ready) {
+    struct watched *w = OL_CONTAINER(h, struct watched, handler);
+    CHECK(ready == OL_READABLE);
+    for (int i = 0; i < 3; i++) { /* the others are about to run: one is taken off, and all get another handler */
+        struct watched *v = &watch.w[i];
+        if (!v->fd) continue;
+        CHECK(v == w || !v->calls);
+        if (v != w) CHECK(API(ol_unwatch(loop, v->fd)) == 0);
+        CHECK(API(ol_watch(loop, v->fd, &v->other, OL_READABLE, on_other)) == 0);
+    }
+    w->calls++;
+}
+static void handlers_change(void) {
+    ol_loop *loop = loop_alone();
+    int fd[2], ran = 0;
+    if (!loop) return;
+    memset(&watch, 0, sizeof watch);
+    signal(SIGPIPE, SIG_IGN);
+    for (int i = 0; i < 3; i++) {
+        if (pipe2(fd, O_CLOEXEC) != 0) fail("pipe2: %s", strerror(errno));
+        watch.w[i].out = fd[1];
+        watch.w[i].fd = attach_or_close(loop, fd[0], i);
+        if (watch.w[i].fd) CHECK(API(ol_watch(loop, watch.w[i].fd, &watch.w[i].handler, OL_READABLE, on_watched)) == 0);
+        CHECK(write(fd[1], "w", 1) == 1 || !watch.w[i].fd);
+    }
+    loop_work(loop);
+    signal(SIGPIPE, SIG_DFL);
+    for (int i = 0; i < 3; i++) {
+        close(watch.w[i].out);
+        ran += watch.w[i].calls;
+        WORKS(!watch.w[i].fd && watch.w[i].others);
+    }
+    CHECK(ran <= 1);
+    loop_end(loop);
+}
+
 /* Writing to who is gone: an error, and never a signal, which would end this process. */
 struct broken {
     ol_co co;
@@ -696,8 +834,11 @@ const struct scenario scenarios_io[] = {
     {"echo_tcp", echo_tcp},
     {"echo_unix", echo_unix},
     {"echo_vectored", echo_vectored},
+    {"echo_tight", echo_tight},
     {"handlers_tcp", handlers_tcp},
     {"handlers_unix", handlers_unix},
+    {"crowded", crowded_coroutine},
+    {"crowded_handler", crowded_handler},
     {"refused", connect_refused},
     {"pipe", stream_pipe},
     {"pipe_vectored", stream_pipe_vectored},
@@ -708,6 +849,7 @@ const struct scenario scenarios_io[] = {
     {"attach_many", attach_many},
     {"waits", waits},
     {"interrupted", interrupted},
+    {"handlers_change", handlers_change},
     {"broken", broken},
     {"drain", drain},
     {NULL, NULL},

@@ -131,6 +131,7 @@ static void sleeper_main(ol_co *co) {
     if (s->clear) {
         if (ol_canceled(co)) ol_cancel_clear(co);
         API(ol_deadline(co, OL_NEVER));
+        CHECK(API(ol_set_class(co, OL_LATENCY)) == 0);
         OL_AWAIT(s->r, ol_sleep(co, MS / 10));
         s->cleared = RESULT(co, s->r) == 0;
     }
@@ -147,7 +148,8 @@ static void sleeps(void) {
         {3000 * MS, 0, ECANCELED, 1, 0}, /* cancelled by the next one */
         {MS, 2000 * MS, 0, 0, 2},
         {0, 0, 0, 0, 0},
-        {MS, 0, 0, 0, 0}, /* cancelled before it starts, below */
+        {3000 * MS, -1, ETIMEDOUT, 1, 0}, /* its deadline has passed */
+        {MS, 0, 0, 0, 0},                 /* cancelled before it starts, below */
     };
     enum { N = (int)(sizeof plan_of / sizeof *plan_of) };
     struct sleeper s[N];

@@ -122,6 +122,19 @@ static void ops_pool_of(uint32_t workers) {
 }
 static void ops_pool(void) { ops_pool_of(1); }
 static void ops_pool_of_two(void) { ops_pool_of(2); }
+static void ops_spin(void) { /* workers and loop spin before they sleep */
+    ol_backend *pool = NULL;
+    ol_threads_desc t;
+    ol_loop_desc d;
+    memset(&t, 0, sizeof t);
+    memset(&d, 0, sizeof d);
+    t.workers = 1, t.depth = 4, t.spin_ns = MS / 20;
+    API(ol_threads_create(&pool, &t));
+    d.backends = &pool, d.nbackends = pool != NULL, d.no_pool = 1, d.spin_ns = MS / 20;
+    d.policy = pool ? "any any 0- async threads wait" : "";
+    work_and_end(loop_new(&d));
+    pool_end(pool);
+}
 static void ops_default(void) { work_and_end(loop_new(NULL)); }
 
 static void ops_exec(void) { /* without a loop */
@@ -161,7 +174,7 @@ static void release_later(ol_loop *loop, device *d, ol_timer *t, int64_t ns) {
 
 struct full {
     device device;
-    job job[8];
+    job job[9];
     ol_timer release;
     int calls;
 };
@@ -197,15 +210,17 @@ static void parked(void) {
     ol_prep_crc32(&f.job[7].op, 0, input, BYTES);
     job_submit(loop, &f.job[6]);
     job_submit_or(loop, &f.job[7], EAGAIN);
+    full_submit(loop, &f, 8, OL_LATENCY, 0, 0); /* in software: the fifth is in flight */
+    CHECK(!exact() || strcmp(ol_op_where(loop, &f.job[8].op), "software") == 0);
     if (f.job[1].accepted) CHECK(API(ol_op_cancel(loop, &f.job[1].op)) == 0);
     release_later(loop, &f.device, &f.release, 3 * MS);
     loop_work(loop);
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 9; i++) {
         CHECK(f.job[i].completed == f.job[i].accepted);
         if (f.job[i].completed) OP_RESULT_OR(&f.job[i].op, i == 1 ? ECANCELED : i == 2 ? ETIMEDOUT : NONE);
     }
     if (exact()) CHECK(f.job[1].op.result == -ECANCELED && f.job[2].op.result == -ETIMEDOUT);
-    CHECK(f.calls <= 5);
+    CHECK(f.calls <= 6);
     loop_end(loop);
 }
 
@@ -472,6 +487,7 @@ const struct scenario scenarios_op[] = {
     {"ops_sync", ops_sync},
     {"ops_pool", ops_pool},
     {"ops_pool_of_two", ops_pool_of_two},
+    {"ops_spin", ops_spin},
     {"ops_default", ops_default},
     {"ops_exec", ops_exec},
     {"ops_parked", parked},

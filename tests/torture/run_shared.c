@@ -123,6 +123,74 @@ static void joins_outside(void) { /* ol_try_join, by who doesn't live in either 
     loop_end(loop);
 }
 
+/* A line in front of a partition that a join takes: who is in it moves to the joined one, and waits for others then. */
+static struct line {
+    struct joiner holder, circle, late;
+    ol_co co;
+    ol_child child[3];
+    ol_fd x, y, z;
+    int64_t r[3];
+    ol_timer timer;
+    ol_post_node node;
+    int alive, joined, timers, posts, started;
+} line;
+static void line_join(ol_co *co, int i, ol_fd fd) {
+    OL_BEGIN(co);
+    OL_AWAIT(line.r[i], ol_join(co, fd));
+    RESULT_OR(co, line.r[i], EDEADLK);
+    line.joined += line.r[i] == 0;
+    OL_END(co);
+}
+static void line_x1(ol_co *co) { line_join(co, 0, line.x); }
+static void line_x2(ol_co *co) { line_join(co, 1, line.x); }
+static void line_z(ol_co *co) { line_join(co, 2, line.z); }
+static void line_main(ol_co *co) {
+    static void (*const fn[3])(ol_co *) = {line_x1, line_x2, line_z};
+    OL_BEGIN(co);
+    for (int i = 0; i < 3; i++) CHECK(API(ol_fork(co, &line.child[i], fn[i])) == 0);
+    OL_END_THEN(co, line.alive = 0);
+}
+static void on_line_timer(ol_loop *loop, ol_timer *t) {
+    (void)loop, (void)t;
+    CHECK(!line.alive && !line.holder.alive);
+    line.timers++;
+}
+static void on_line_post(ol_loop *loop, ol_post_node *node) {
+    (void)loop, (void)node;
+    CHECK(!line.alive && !line.holder.alive);
+    line.posts++;
+}
+static int line_spawn(ol_loop *loop, struct joiner *j, ol_fd own, ol_fd other, int64_t before, int expect) {
+    j->own = own, j->other = other, j->before = before, j->expect = expect;
+    return j->alive = API(ol_spawn(loop, &j->co, joiner_main, own, 0)) == 0;
+}
+static void joins_of_lines(void) {
+    ol_loop_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.no_pool = 1;
+    ol_loop *loop = loop_new(&desc);
+    if (!loop) return;
+    memset(&line, 0, sizeof line);
+    memset(&joining, 0, sizeof joining);
+    line.x = event_fd(loop, 0), line.y = event_fd(loop, OL_LATENCY), line.z = event_fd(loop, 0);
+    const int all = line.x && line.y && line.z && line_spawn(loop, &line.holder, line.x, 0, 2 * MS, 0) &&
+                    line_spawn(loop, &line.circle, line.z, line.x, MS / 10, EDEADLK);
+    if (all) line.alive = API(ol_spawn(loop, &line.co, line_main, line.y, 0)) == 0;
+    for (int i = 0; i < 3; i++) API(ol_loop_step(loop, 0));
+    if (all && line.alive) {
+        line.timer.fd = line.node.fd = line.x;
+        line.node.fn = on_line_post;
+        line.started = API(ol_timer_start(loop, &line.timer, MS, on_line_timer)) == 0;
+        CHECK(ol_post(loop, &line.node) == 0);
+        line_spawn(loop, &line.late, line.x, 0, 1000, 0);
+    }
+    loop_work(loop);
+    CHECK(!line.alive && !line.holder.alive && !line.circle.alive && !line.late.alive);
+    CHECK(line.timers == line.started);
+    WORKS(line.joined == 3 && joining.circles == 1 && line.posts == 1 && line.started);
+    loop_end(loop);
+}
+
 /* ---- locks */
 
 enum { LOCKERS = 7 };
@@ -310,7 +378,8 @@ struct family {
     ol_co co;
     ol_child child[KIN];
     int64_t r[KIN], own;
-    int alive, over, circles, cancel;
+    ol_fd fd;
+    int alive, over, circles, cancel, returns;
 };
 static void family_leaf(ol_co *co) { /* child 3 */
     struct family *f = OL_SELF(co, struct family, child[3].co);
@@ -356,24 +425,34 @@ static void family_main(ol_co *co) {
         OL_AWAIT(f->own, ol_sleep(co, MS));
         RESULT_OR(co, f->own, ECANCELED);
     }
+    if (f->returns) OL_RETURN(7); /* which waits for them, too */
     OL_END_THEN(co, f->over = f->alive == 0 ? 1 : -1);
 }
 static void families(void) {
-    static struct family f[2];
+    static struct family f[3];
+    struct joiner j;
     ol_loop_desc desc;
     memset(&desc, 0, sizeof desc);
     desc.no_pool = 1;
     ol_loop *loop = loop_new(&desc);
     if (!loop) return;
     memset(f, 0, sizeof f);
+    memset(&j, 0, sizeof j);
+    memset(&joining, 0, sizeof joining);
     f[1].cancel = 1;
-    for (int i = 0; i < 2; i++) {
-        const int spawned = API(ol_spawn(loop, &f[i].co, family_main, 0, 0)) == 0;
-        f[i].over = spawned ? 0 : 1;
+    f[2].returns = 1;
+    for (int i = 0; i < 3; i++) {
+        f[i].fd = event_fd(loop, 0);
+        const int spawned = API(ol_spawn(loop, &f[i].co, family_main, f[i].fd, 0)) == 0;
+        f[i].over = !spawned || f[i].returns;
     }
+    for (int i = 0; i < 2; i++) API(ol_loop_step(loop, 0));
+    j.other = f[0].fd; /* of a root that is at its end, and waits for its children */
+    j.alive = API(ol_spawn(loop, &j.co, joiner_main, 0, 0)) == 0;
     loop_work(loop);
-    for (int i = 0; i < 2; i++) CHECK(f[i].over == 1);
-    WORKS(f[0].circles == 1);
+    for (int i = 0; i < 3; i++) CHECK(f[i].over == 1 && f[i].alive == 0);
+    CHECK(!j.alive);
+    WORKS(f[0].circles == 1 && f[2].circles == 1);
     loop_end(loop);
 }
 
@@ -450,7 +529,14 @@ static void gates_left(void) { /* the loop ends while they wait; a timer that wa
 }
 
 const struct scenario scenarios_shared[] = {
-    {"joins", joins},           {"joins_outside", joins_outside}, {"locks", locks},
-    {"locks_left", locks_left}, {"children", children},           {"families", families},
-    {"gates", gates},           {"gates_left", gates_left},       {NULL, NULL},
+    {"joins", joins},
+    {"joins_outside", joins_outside},
+    {"joins_of_lines", joins_of_lines},
+    {"locks", locks},
+    {"locks_left", locks_left},
+    {"children", children},
+    {"families", families},
+    {"gates", gates},
+    {"gates_left", gates_left},
+    {NULL, NULL},
 };

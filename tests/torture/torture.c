@@ -16,27 +16,29 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include "checks.h"
 
-enum { SECONDS = 20, SLOTS = 16, SHOWN = 5, SHOWN_IN_ALL = 30, HANGS = 3, SCENARIOS = 128 };
+enum { SLOTS = 16, SHOWN = 5, SHOWN_IN_ALL = 30, HANGS = 3, SCENARIOS = 128 };
 
 static struct options {
     const char *scenario, *call, *error;
     uint32_t index;
-    int mode, side, quick, verbose, list, calls, jobs;
-} want = {NULL, NULL, NULL, 0, -1, -1, 0, 0, 0, 0, 2};
+    int mode, quick, verbose, list, calls, jobs, pairs;
+    int seed;
+    enum side side; /* of the call */
+    struct strike also;
+} want = {.mode = -1, .jobs = 2, .pairs = 200, .seed = 1};
 
-struct injection {
-    int scenario; /* its number */
-    enum side side;
-    enum call call;
-    uint32_t index;
-    int fault;
-    enum mode mode;
+struct injection { /* what a run is to suffer */
+    int scenario;  /* its number */
+    int n;         /* faults; 0: it is a run that counts the calls */
+    struct strike strike[2];
 };
 
 static struct slot { /* a run under way */
@@ -46,7 +48,10 @@ static struct slot { /* a run under way */
     struct injection at;
 } slots[SLOTS];
 
-static struct tally { uint32_t made, reached, failed, hung; } by_scenario[SCENARIOS], by_call[CALL_COUNT], total;
+static struct tally {
+    uint32_t made, reached, failed, hung;
+    int broken; /* without a fault already */
+} by_scenario[SCENARIOS], by_call[CALL_COUNT], pairs, total;
 
 static const struct scenario *list[SCENARIOS];
 static struct report count[SCENARIOS]; /* calls without a fault */
@@ -80,20 +85,16 @@ __attribute__((noreturn)) static void run(const struct injection *at) {
     const struct scenario *p = list[at->scenario];
     ol_set_panic(panicked);
     alarm(SECONDS);
-    if (!at->index) {
+    if (!at->n) {
         run_and_count(p);
         _exit(0);
     }
-    plan.side = at->side;
-    plan.call = at->call;
-    plan.index = at->index;
-    plan.fault = &faults[at->fault];
-    plan.mode = at->mode;
+    memcpy(plan.strike, at->strike, sizeof plan.strike);
+    plan.n = at->n;
     plan.verbose = want.verbose;
     plan.active = 1;
     run_once(p);
-    plan.active = 0;
-    plan.fault = NULL;
+    plan.active = plan.n = 0;
     if (report->reached) run_once(p);
     _exit(0);
 }
@@ -121,10 +122,15 @@ static void start(struct slot *s, const struct injection *at) {
 static const char *side_prefix(enum side side) { return side == SIDE_WORKER ? "worker:" : ""; }
 
 static void print_command(const struct injection *at) {
+    static const char *const modes[] = {"once", "on"};
+    const struct strike *s = at->strike;
     printf("%s --scenario %s", self, list[at->scenario]->name);
-    if (at->index)
-        printf(" --call %s%s --index %u --errno %s --mode %s", side_prefix(at->side), call_names[at->call], at->index,
-               faults[at->fault].name, at->mode == ONCE ? "once" : "on");
+    if (at->n)
+        printf(" --call %s%s --index %u --errno %s --mode %s", side_prefix(s->side), call_names[s->call], s->index,
+               s->fault->name, modes[s->mode]);
+    if (at->n == 2)
+        printf(" --and %s%s,%u,%s,%s", side_prefix(s[1].side), call_names[s[1].call], s[1].index, s[1].fault->name,
+               modes[s[1].mode]);
     printf("\n");
 }
 
@@ -169,13 +175,14 @@ static void ended(struct slot *s, int status) {
     const int p = s->at.scenario;
     s->pid = 0;
     if (want.verbose && well) print_output(s, 200);
-    if (!s->at.index) {
+    if (!s->at.n) {
         count[p] = *s->report;
+        by_scenario[p].broken = !well;
         baselines++;
         baseline_failures += !well;
         return;
     }
-    struct tally *all[] = {&by_scenario[p], &by_call[s->at.call], &total};
+    struct tally *all[] = {&by_scenario[p], s->at.n == 2 ? &pairs : &by_call[s->at.strike[0].call], &total};
     for (int i = 0; i < 3; i++) {
         all[i]->made++;
         all[i]->reached += s->report->reached != 0;
@@ -250,13 +257,18 @@ static int takes(int fault, enum call call, uint32_t index) {
     return (int)(index % (uint32_t)n) == before;
 }
 
+static void inject(const struct injection *at) {
+    if (by_scenario[at->scenario].hung < HANGS) submit(at);
+}
+
 static void inject_at(struct injection at) {
-    for (at.fault = 0; at.fault < nfaults; at.fault++) {
-        if (!takes(at.fault, at.call, at.index)) continue;
+    struct strike *s = at.strike;
+    for (int f = 0; f < nfaults; f++) {
+        if (!takes(f, s->call, s->index)) continue;
+        s->fault = &faults[f];
         for (int m = ONCE; m < MODES; m++) {
-            at.mode = (enum mode)m;
-            if (want.mode >= 0 ? m != want.mode : want.quick && m != ONCE) continue;
-            if (by_scenario[at.scenario].hung < HANGS) submit(&at);
+            s->mode = (enum mode)m;
+            if (want.mode >= 0 ? m == want.mode : m == ONCE || !want.quick) inject(&at);
         }
     }
 }
@@ -264,30 +276,79 @@ static void inject_at(struct injection at) {
 static void inject_into(int scenario) {
     for (int s = 0; s < SIDES; s++)
         for (int c = 0; c < CALL_COUNT; c++) {
-            struct injection at = {scenario, (enum side)s, (enum call)c, 0, 0, ONCE};
+            struct injection at;
             const uint32_t n = count[scenario].calls[s][c];
-            if (want.call && strcmp(want.call, call_names[c]) != 0) continue;
-            if (want.side >= 0 && s != want.side) continue;
-            if (want.index) {
-                at.index = want.index;
-                if (want.side >= 0 || n) inject_at(at);
-                continue;
-            }
-            for (at.index = 1; at.index <= n; at.index++) inject_at(at);
+            memset(&at, 0, sizeof at);
+            at.scenario = scenario;
+            at.n = want.also.fault ? 2 : 1;
+            at.strike[0].side = (enum side)s;
+            at.strike[0].call = (enum call)c;
+            at.strike[1] = want.also;
+            if (want.call && (strcmp(want.call, call_names[c]) != 0 || s != (int)want.side)) continue;
+            for (at.strike[0].index = 1; at.strike[0].index <= n && !want.index; at.strike[0].index++) inject_at(at);
+            at.strike[0].index = want.index;
+            if (want.index && (want.call || n)) inject_at(at);
         }
+}
+
+/* Pairs of faults, at random: what one of them leads to meets the other. */
+static uint64_t random_state;
+static uint32_t below(uint32_t n) { /* xorshift64*, S. Vigna, "An experimental exploration of Marsaglia's xorshift
+                                       generators, scrambled", ACM TOMS 42, 2016 */
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return (uint32_t)((random_state * 0x2545f4914f6cdd1du) >> 32) % n;
+}
+
+static struct strike any_strike(int scenario) {
+    struct strike s;
+    uint32_t n = 0, kinds = 0, which;
+    memset(&s, 0, sizeof s);
+    for (int k = 0; k < SIDES * CALL_COUNT; k++) n += count[scenario].calls[k / CALL_COUNT][k % CALL_COUNT] != 0;
+    which = below(n);
+    for (int k = 0; k < SIDES * CALL_COUNT; k++) {
+        if (!count[scenario].calls[k / CALL_COUNT][k % CALL_COUNT] || which-- != 0) continue;
+        s.side = (enum side)(k / CALL_COUNT);
+        s.call = (enum call)(k % CALL_COUNT);
+    }
+    s.index = 1 + below(count[scenario].calls[s.side][s.call] + 1); /* with a fault there may be more calls */
+    s.mode = (enum mode)below(MODES);
+    for (int f = 0; f < nfaults; f++)
+        if (faults[f].call == s.call && below(++kinds) == 0) s.fault = &faults[f];
+    return s;
+}
+
+static void inject_pairs(int scenario) {
+    random_state = 0x9e3779b97f4a7c15u * ((uint64_t)want.seed + 1); /* and the same whatever else runs */
+    for (const char *c = list[scenario]->name; *c; c++) random_state = random_state * 31 + (unsigned char)*c;
+    for (int i = 0; i < want.pairs; i++) {
+        struct injection at;
+        memset(&at, 0, sizeof at);
+        at.scenario = scenario;
+        at.n = 2;
+        at.strike[0] = any_strike(scenario);
+        at.strike[1] = any_strike(scenario);
+        /* some calls can't fail; and one that says "again" twice as often as a system does is no system */
+        if (!at.strike[0].fault || !at.strike[1].fault || at.strike[0].call == at.strike[1].call) continue;
+        inject(&at);
+    }
 }
 
 static int wanted(int scenario) { return !want.scenario || strcmp(want.scenario, list[scenario]->name) == 0; }
 
 static void run_all(void) {
     for (int i = 0; i < nscenarios; i++) {
-        const struct injection at = {i, SIDE_LOOP, C_ALLOC, 0, 0, ONCE};
+        struct injection at;
+        memset(&at, 0, sizeof at);
+        at.scenario = i;
         if (wanted(i)) submit(&at);
     }
     finish();
     for (int i = 0; i < nscenarios; i++) {
-        if (!wanted(i)) continue;
+        if (!wanted(i) || by_scenario[i].broken) continue;
         inject_into(i);
+        if (!want.call && !want.index && !want.error && want.mode < 0 && !want.quick) inject_pairs(i);
     }
     finish();
 }
@@ -313,6 +374,7 @@ static void print_tables(void) {
         if (!wanted(i)) continue;
         printf("%-18s %10u %8u %7u  ", list[i]->name, t->made, t->reached, t->failed);
         print_calls(i);
+        if (t->broken) printf("%-18s fails without a fault\n", "");
         if (t->hung >= HANGS) printf("%-18s given up after %d hangs\n", "", HANGS);
     }
     printf("\n%-18s %10s %8s %7s  errors\n", "call", "injections", "reached", "failed");
@@ -324,6 +386,7 @@ static void print_tables(void) {
             if ((int)faults[f].call == c) printf(" %s", faults[f].name);
         printf("\n");
     }
+    if (pairs.made) printf("%-18s %10u %8u %7u  two at a time\n", "pairs", pairs.made, pairs.reached, pairs.failed);
     printf("%-18s %10u %8u %7u\n", "all", total.made, total.reached, total.failed);
 }
 
@@ -332,13 +395,17 @@ static void print_tables(void) {
 
 static void usage(void) {
     printf("usage: torture [--quick] [--scenario NAME] [--call NAME] [--index N] [--errno NAME] [--mode once|on]\n"
-           "               [--jobs N] [--verbose] | --list | --calls | --help\n\n"
+           "               [--and CALL,INDEX,ERRNO,MODE] [--pairs N] [--seed N] [--jobs N] [--verbose]\n"
+           "       torture --list | --calls | --help\n\n"
            "  --quick     each call of each scenario is given one of its errors, once\n"
            "  --scenario   only this one\n"
            "  --call      only calls of this name; worker:NAME for those of other threads than the loop's\n"
            "  --index     only the N-th of them, from 1\n"
            "  --errno     only this error: an errno's name, SHORT or ZERO\n"
            "  --mode      once: this call fails; on: it and all later ones\n"
+           "  --and       with a second fault\n"
+           "  --pairs     so many runs of each scenario with two faults at random; default 200\n"
+           "  --seed      what decides them; default 1\n"
            "  --jobs      runs at a time, 1 to %d; default 2\n"
            "  --verbose   what each run prints, and where the fault struck\n"
            "  --list      the scenarios\n"
@@ -351,52 +418,73 @@ __attribute__((noreturn)) static void wrong(const char *text, const char *word) 
     exit(2);
 }
 
-static void take_call(const char *name) {
+/* CALL or worker:CALL. */
+static enum call call_named(const char *name, enum side *side) {
     const int worker = strncmp(name, "worker:", 7) == 0;
-    want.side = worker ? SIDE_WORKER : SIDE_LOOP;
-    if (worker) name += 7;
-    want.call = name;
+    *side = worker ? SIDE_WORKER : SIDE_LOOP;
     for (int c = 0; c < CALL_COUNT; c++)
-        if (strcmp(name, call_names[c]) == 0) return;
+        if (strcmp(name + (worker ? 7 : 0), call_names[c]) == 0) return (enum call)c;
     wrong("there is no call", name);
 }
 
-static void take_error(const char *name) {
-    want.error = name;
+static const struct fault *error_named(const char *name, int call) { /* call -1: of any */
     for (int f = 0; f < nfaults; f++)
-        if (strcmp(faults[f].name, name) == 0) return;
-    wrong("no call has the error", name);
+        if (strcmp(faults[f].name, name) == 0 && (call < 0 || call == (int)faults[f].call)) return &faults[f];
+    wrong("no such call has the error", name);
 }
 
-static int take_number(const char *word, int most) {
+static enum mode mode_named(const char *name) {
+    if (strcmp(name, "once") != 0 && strcmp(name, "on") != 0) wrong("the mode is once or on, not", name);
+    return strcmp(name, "on") == 0 ? ON : ONCE;
+}
+
+static int number_of(const char *word, int least, int most) {
     char *end;
     const long n = strtol(word, &end, 10);
-    if (*end || n < 1 || n > most) wrong("not a number that can be", word);
+    if (end == word || *end || n < least || n > most) wrong("not a number that can be", word);
     return (int)n;
 }
 
-static void parse(int argc, char **argv) {
-    static const char *const with_value[] = {"--scenario", "--call", "--index", "--errno", "--mode", "--jobs"};
-    for (int i = 1; i < argc; i++) {
-        const char *word = argv[i], *value = NULL;
-        for (size_t k = 0; k < sizeof with_value / sizeof *with_value; k++)
-            if (strcmp(word, with_value[k]) == 0) value = i + 1 < argc ? argv[++i] : "";
-        if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
-            usage();
-            exit(0);
-        } else if (strcmp(word, "--quick") == 0) want.quick = 1;
-        else if (strcmp(word, "--verbose") == 0 || strcmp(word, "-v") == 0) want.verbose = 1;
-        else if (strcmp(word, "--list") == 0) want.list = 1;
-        else if (strcmp(word, "--calls") == 0) want.calls = 1;
-        else if (!value) wrong("unknown word", word);
-        else if (strcmp(word, "--scenario") == 0) want.scenario = value;
-        else if (strcmp(word, "--call") == 0) take_call(value);
-        else if (strcmp(word, "--index") == 0) want.index = (uint32_t)take_number(value, 1 << 30);
-        else if (strcmp(word, "--errno") == 0) take_error(value);
-        else if (strcmp(word, "--jobs") == 0) want.jobs = take_number(value, SLOTS);
-        else if (strcmp(value, "once") == 0 || strcmp(value, "on") == 0) want.mode = strcmp(value, "on") == 0;
-        else wrong("the mode is once or on, not", value);
+static struct strike strike_of(char *text) { /* CALL,INDEX,ERRNO,MODE */
+    struct strike s;
+    const char *call = strtok(text, ","), *index = strtok(NULL, ","), *error = strtok(NULL, ","),
+               *mode = strtok(NULL, ",");
+    if (!mode) wrong("not CALL,INDEX,ERRNO,MODE:", text);
+    s.call = call_named(call, &s.side);
+    s.index = (uint32_t)number_of(index, 1, 1 << 30);
+    s.fault = error_named(error, (int)s.call);
+    s.mode = mode_named(mode);
+    return s;
+}
+
+static void take(int letter, char *value) {
+    switch (letter) {
+    case 's': want.scenario = value; break;
+    case 'c': want.call = call_names[call_named(value, &want.side)]; break;
+    case 'i': want.index = (uint32_t)number_of(value, 1, 1 << 30); break;
+    case 'e': want.error = error_named(value, -1)->name; break;
+    case 'm': want.mode = (int)mode_named(value); break;
+    case 'a': want.also = strike_of(value); break;
+    case 'p': want.pairs = number_of(value, 0, 1 << 20); break;
+    case 'S': want.seed = number_of(value, 0, INT_MAX); break;
+    case 'j': want.jobs = number_of(value, 1, SLOTS); break;
+    case 'q': want.quick = 1; break;
+    case 'v': want.verbose = 1; break;
+    case 'l': want.list = 1; break;
+    case 'C': want.calls = 1; break;
+    case 'h': usage(); exit(0);
+    default: exit(2); /* getopt has said why */
     }
+}
+
+static void parse(int argc, char **argv) {
+    static const struct option options[] = {
+        {"scenario", 1, NULL, 's'}, {"call", 1, NULL, 'c'},    {"index", 1, NULL, 'i'}, {"errno", 1, NULL, 'e'},
+        {"mode", 1, NULL, 'm'},     {"and", 1, NULL, 'a'},     {"pairs", 1, NULL, 'p'}, {"seed", 1, NULL, 'S'},
+        {"jobs", 1, NULL, 'j'},     {"quick", 0, NULL, 'q'},   {"list", 0, NULL, 'l'},  {"calls", 0, NULL, 'C'},
+        {"help", 0, NULL, 'h'},     {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0}};
+    for (int letter; (letter = getopt_long(argc, argv, "hv", options, NULL)) != -1;) take(letter, optarg);
+    if (optind < argc) wrong("unknown word", argv[optind]);
 }
 
 static void collect(void) {

@@ -117,15 +117,20 @@ extern const int nfaults;
 
 enum mode { ONCE, ON, MODES }; /* the n-th call fails; it and all later ones do */
 
-struct plan {
-    int active;
+struct strike {
     enum side side;
     enum call call;
     uint32_t index; /* from 1 */
     const struct fault *fault;
     enum mode mode;
-    int verbose; /* print where it happens */
 };
+struct plan {            /* of a run */
+    int active, verbose; /* verbose: print where it happens */
+    int n;               /* faults: 0 none, 1, or 2 that have nothing to do with each other */
+    struct strike strike[2];
+};
+
+enum { SECONDS = 20 }; /* for a run: what takes longer hangs */
 
 struct report { /* shared by a run's process and the one that started it */
     uint32_t calls[SIDES][CALL_COUNT];
