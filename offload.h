@@ -92,7 +92,7 @@
      A child of fork may go on with the loops of the thread that forked, or destroy them: at its next use a loop there
      makes new descriptors of its own and leaves the parent's alone. Operations in flight complete in the child with
      -ECANCELED; the parent's go on. Worker threads start again with the next operation. A guest asks for ol_loop_fd
-     again. Close in the child what it doesn't need: as long as it has a connection, the parent's close of it neither ends
+     again. Close in the child, by ol_close, what it doesn't need: as long as it has a connection, the parent's close of it neither ends
      it for the peer nor stops its events. A child that only calls exec has nothing to do: all descriptors of the library
      are close-on-exec.
 
@@ -352,7 +352,7 @@ enum {                      /* ol_frame.bits of the root */
     OL__CO_ENDED = 0x80,    /* ... that has ended */
     OL__CO_SEEN = 0x1000,   /* mark of the search for deadlocks */
     OL__CO_RETURNED = 0x2000, /* ended by OL_RETURN, waiting for its children */
-    OL__CO_AWAITED = 0x4000,  /* a child that another coroutine waits for */
+    OL__CO_AWAITED = 0x4000,  /* a child that another child waits for */
     OL__CO_LOCKS_SHIFT = 24,  /* 24..27: locks that it holds, 15: that many or more */
     OL__CO_WAIT_SHIFT = 8,  /* 8..11: what it waits for */
     OL__CO_ERR_SHIFT = 16,  /* 16..23: which text belongs to the last error */
@@ -403,7 +403,8 @@ enum {                      /* ol_frame.bits of the root */
         case __LINE__:;                                                                                                \
     } while (0)
 
-/* Ends this coroutine (or sub-coroutine) with a result. A root's end waits for its children. */
+/* Ends this coroutine (or sub-coroutine) with a result. A root's end waits for its children. OL_END_THEN's `after` is not
+   evaluated: a root that is freed there leaves by a break or a goto to it instead. */
 #define OL_RETURN(value)                                                                                               \
     do {                                                                                                               \
         (void)ol__end(ol__co, ol__frame, (value), 0);                                                                  \
@@ -555,8 +556,8 @@ typedef struct ol_loop_stats {
     uint64_t software;    /* operations run on the spot */
     uint64_t offloaded;   /* operations given to backends */
     uint64_t parked;      /* operations that waited for a full backend */
-    uint64_t withheld;    /* roots that had to wait for their partition */
-    uint64_t accept_full; /* accepts that found no free fd */
+    uint64_t withheld;    /* roots, handlers, timers, posts and joins that had to wait for a partition */
+    uint64_t accept_full; /* accepts that failed, mostly for want of a free fd */
 } ol_loop_stats;
 
 /* Creates a loop. desc NULL: all defaults. Allocates; opens an epoll fd and an eventfd. 0, -EINVAL (see ol_error),
@@ -569,7 +570,7 @@ OL_API int ol_loop_create(ol_loop **loop, const ol_loop_desc *desc);
    called from inside the loop; an error of the system, when it can't ask for completions. */
 OL_API int ol_loop_destroy(ol_loop *loop);
 
-/* Runs until ol_loop_stop, or until no coroutine, handler, timer or operation is left. 0, -EBUSY if it runs already, or an error
+/* Runs until ol_loop_stop, or until no coroutine, handler, timer, operation or post is left. 0, -EBUSY if it runs already, or an error
    of epoll. */
 OL_API int ol_loop_run(ol_loop *loop);
 
@@ -590,7 +591,7 @@ OL_API const ol_loop_desc *ol_loop_desc_of(const ol_loop *loop);
 
 OL_API void ol_loop_get_stats(const ol_loop *loop, ol_loop_stats *stats);
 
-/* The loop's time in ns, monotonic, taken at the start of the round. */
+/* The loop's time in ns, monotonic: of the start of the round, or of a later call that set a time. */
 OL_API int64_t ol_now(const ol_loop *loop);
 
 /* Inside another loop (libevent, libuv, a server's own): watch this fd for readability, level-triggered, and call
@@ -694,7 +695,7 @@ OL_API int ol_again(ol_loop *loop, ol_fd fd, int write);
 enum { OL_READABLE = 1, OL_WRITABLE = 2 };
 
 typedef struct OL__ALIGNED ol_handler { /* zero it once */
-    void (*fn)(ol_loop *loop, struct ol_handler *handler, int ready); /* ready: which of `events`; both after an error */
+    void (*fn)(ol_loop *loop, struct ol_handler *handler, int ready); /* ready: which of `events`; an error sets all */
     ol_fd fd;       /* what it watches */
     uintptr_t link_;
     uint8_t events; /* OL_READABLE, OL_WRITABLE */
@@ -888,8 +889,8 @@ OL_API ol_op *ol_prep_call(ol_op *op, int64_t (*fn)(void *arg), void *arg);
    flight), -EAGAIN (full), -ENOTSUP, -ECANCELED, -ETIMEDOUT. */
 OL_API int ol_run(ol_co *co, ol_op *op) OL__MUST_USE;
 
-/* Callback form: `done` is called once, from the loop, never from here. Submitted while a coroutine runs, the operation
-   belongs to that partition and holds it. 0: accepted; otherwise a negative errno and `done` isn't called. */
+/* Callback form: `done` is called once, from the loop, never from here. Submitted by a coroutine, or by a callback that holds a
+   partition, the operation belongs to that partition and holds it. 0: accepted; otherwise a negative errno and `done` isn't called. */
 OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *loop, ol_op *op));
 
 /* A request: the operation still completes, with -ECANCELED if it was stopped in time, else with its true result. 0, or
@@ -1600,6 +1601,7 @@ enum { /* slot.flags */
     OL__PAUSED = 64,    /* a listener that waits for a free fd */
     OL__INHERITED = 128 /* by the child of a fork: the parent has it, too */
 };
+enum { OL__FRESH = 256 }; /* to ol__attach: the kernel has just given out the number, so nobody else can have it */
 enum { OL__IN = 0, OL__OUT = 1 }; /* directions */
 
 typedef struct ol__part { /* a partition. It is held while it has a holder or an operation in flight */
@@ -2607,7 +2609,7 @@ OL_API int ol_wait(ol_co *co, ol_child *child) {
     if (child && (child->co.loop != co->loop || child->co.part != co->part)) return ol__co_situation(co, OL__E_WAIT_PART);
     if (!child && !co->loop->part[co->part].children) return ol__give_0(co);
     co->link.child = child ? &child->co : NULL;
-    if (child) child->co.frame.bits |= OL__CO_AWAITED;
+    if (child && (co->frame.bits & OL__CO_CHILD)) child->co.frame.bits |= OL__CO_AWAITED;
     return ol__wait_in(co, OL__W_CHILD, NULL);
 }
 
@@ -2771,14 +2773,15 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
     for (uint32_t i = had; i < loop->slots; i++) loop->slot[i].gen = loop->gen_seed;
     ol__slot *slot = &loop->slot[fd];
     const int open = slot->flags & OL__OPEN;
-    if ((slot->flags & OL__CLOSING) || (open && ((slot->flags | flags) & OL__GUEST))) return ol__fail(OL__E_ATTACHED);
+    const int known = open && !(flags & OL__FRESH);
+    if ((slot->flags & OL__CLOSING) || (known && ((slot->flags | flags) & OL__GUEST))) return ol__fail(OL__E_ATTACHED);
     const uint32_t mine = index ? index : ol__part_new(loop);
     if (!mine) return -ENOMEM;
     const ol_fd new_handle = ol__handle(open ? ol__next_gen(slot->gen) : slot->gen, fd);
     /* EEXIST: it is attached; or the number was closed while a duplicate of it lived, and the registration is still
        there */
     if (!(flags & OL__GUEST) && ol__register(loop->ep, fd, new_handle, EPOLL_CTL_ADD) < 0 &&
-        (open || errno != EEXIST || ol__register(loop->ep, fd, new_handle, EPOLL_CTL_MOD) < 0)) {
+        (known || errno != EEXIST || ol__register(loop->ep, fd, new_handle, EPOLL_CTL_MOD) < 0)) {
         const int number = errno;
         if (!index) ol__part_release(loop, mine);
         if (number == EPERM) return ol__fail(OL__E_NOT_POLLABLE);
@@ -2786,7 +2789,7 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
     }
     if (open) ol__slot_lost(loop, (uint32_t)fd);
     slot->bits = (uint8_t)bits;
-    slot->flags = (uint8_t)(flags | OL__OPEN);
+    slot->flags = (uint8_t)((flags & 255) | OL__OPEN);
     slot->cls = (uint8_t)cls;
     slot->wait[OL__IN] = slot->wait[OL__OUT] = NULL;
     slot->handler = NULL;
@@ -2833,7 +2836,7 @@ OL_API int ol_listen(ol_loop *loop, const struct sockaddr *addr, socklen_t len, 
         OL_SYS_BIND(fd, addr, len) < 0 || OL_SYS_LISTEN(fd, backlog) < 0)
         r = ol__fail_errno(errno);
     else
-        r = ol__attach(loop, fd, 0, cls, ol__socket_flags(fd), 0, handle);
+        r = ol__attach(loop, fd, 0, cls, ol__socket_flags(fd) | OL__FRESH, 0, handle);
     if (r < 0) OL_SYS_CLOSE(fd);
     return r;
 }
@@ -2842,7 +2845,7 @@ OL_API int ol_socket(ol_co *co, int domain, int type, int protocol, ol_fd *handl
     if (!co || !handle) return ol__fail(OL__E_NULL);
     const int fd = OL_SYS_SOCKET(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
     if (fd < 0) return ol__fail_errno(errno);
-    const int r = ol__attach(co->loop, fd, co->part, (int)ol__co_class(co), ol__socket_flags(fd), 0, handle);
+    const int r = ol__attach(co->loop, fd, co->part, (int)ol__co_class(co), ol__socket_flags(fd) | OL__FRESH, 0, handle);
     if (r < 0) OL_SYS_CLOSE(fd);
     return r;
 }
@@ -3128,7 +3131,8 @@ static int ol__accept_once(ol_loop *loop, ol_fd fd, ol_fd *handle) {
     const int conn = OL_SYS_ACCEPT((int)(uint32_t)fd);
     if (conn >= 0) {
         /* a new connection can be written to; whether it can be read the kernel tells */
-        const int r = ol__attach(loop, conn, 0, slot->cls, slot->flags & (OL__SOCKET | OL__TCP), OL__WRITE, handle);
+        const uint32_t flags = (slot->flags & (uint32_t)(OL__SOCKET | OL__TCP)) | OL__FRESH;
+        const int r = ol__attach(loop, conn, 0, slot->cls, flags, OL__WRITE, handle);
         if (r < 0) OL_SYS_CLOSE(conn);
         return r;
     }
