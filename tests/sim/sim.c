@@ -46,6 +46,7 @@
 #include "streams.h"
 #include "extras.h"
 #include "callbacks.h"
+#include "forks.h"
 
 #include <sys/wait.h>
 
@@ -54,6 +55,7 @@ static const workload workloads[] = {
     {"streams", streams_build, streams_quiet, streams_calm, NULL, NULL, streams_end},
     {"files", files_build, NULL, NULL, NULL, NULL, NULL},
     {"callbacks", callbacks_build, callbacks_quiet, NULL, callbacks_asleep, callbacks_leave, callbacks_end},
+    {"forks", forks_build, NULL, NULL, NULL, NULL, NULL},
     {"pool", NULL, NULL, NULL, pool_asleep, NULL, pool_end},
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };
@@ -131,7 +133,7 @@ static const struct mischief_kind {
 } mischiefs[] = {
     {1, mischief_close}, {3, mischief_spawn}, {1, mischief_cancel}, {1, mischief_deadline}, {2, mischief_task},
     {1, policy_set},     {2, mischief_timer}, {1, mischief_post},   {1, mischief_client},   {1, mischief_pump},
-    {1, mischief_stop},  {1, mischief_class}, {1, mischief_submit},
+    {1, mischief_stop},  {1, mischief_class}, {1, mischief_submit}, {1, mischief_fork},
 };
 enum { MISCHIEFS = sizeof mischiefs / sizeof *mischiefs };
 
@@ -344,6 +346,7 @@ static void check_counts(int i, uint64_t turns) {
 }
 static void step(int i, int64_t timeout) {
     const int64_t earlier = ol_now(w.loop[i]), began = sim.now;
+    const uint32_t forks = sim.forks;
     ol_loop_stats s;
     int r, left;
     s.size = sizeof s;
@@ -352,6 +355,8 @@ static void step(int i, int64_t timeout) {
     w.stepping = i;
     r = ol_loop_step(w.loop[i], timeout);
     w.stepping = -1;
+    w.turns++;
+    if (fork_failed(i, r)) return;
     if (r < 0) k_fail("error", "ol_loop_step gave %d: %s", r, ol_error());
     left = w.alive[i] || w.inflight[i] || (i < LOOPS && callbacks_left(i));
     if (left) CHECK("count", r == 1);
@@ -361,7 +366,7 @@ static void step(int i, int64_t timeout) {
     check_counts(i, s.turns + 1);
     w.began[i] = began;
     w.steps[i]++;
-    w.turns++;
+    if (forks == sim.forks) w.renewing[i] = 0;
 }
 static int64_t a_timeout(void) {
     const uint32_t x = k_below(4);
@@ -471,10 +476,11 @@ static void end_by_drain(void) {
     if (k_below(2)) quiet();
     for (i = 0; i < w.nloops; i++) {
         for (j = 0; j < w.nroots; j++)
-            if (w.roots[j]->loop == i) w.roots[j]->canceled = 1;
+            if (w.roots[j]->loop == i) root_canceled(w.roots[j]);
         w.stepping = i;
         r = ol_loop_drain(w.loop[i], k_below(2) ? 0 : 5 * MS);
-        CHECK("error", r == -ETIMEDOUT || (r == 0 && w.alive[i] == 0 && w.inflight[i] == 0));
+        if (r == -ETIMEDOUT) CHECK("ending", w.alive[i] || w.inflight[i]);
+        CHECK("error", r == -ETIMEDOUT || fork_failed(i, r) || (r == 0 && w.alive[i] == 0 && w.inflight[i] == 0));
         COUNT_IF(ENDED_LATE, r);
         if (r) {
             quiet();
@@ -509,6 +515,7 @@ static void take_down(void) {
 #if HAS_CODEC
     ol_exec_destroy(codec);
 #endif
+    if (sim.forks) forks_leave_files();
     k_check_leaks();
 }
 

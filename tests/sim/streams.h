@@ -625,7 +625,7 @@ static int pump_side(int loop, int fd, party *with, int writes, uint32_t total) 
     ol_fd handle;
     const int cls = (int)k_below(3), e = ol_attach(w.loop[loop], fd, cls, &handle);
     if (e) {
-        CHECK("error", e == -ENOMEM || e == -ENOSPC);
+        CHECK("error", e == -ENOMEM || e == -ENOSPC || fork_failed(loop, e));
         k_close(fd);
         taint(with);
         return 0;

@@ -74,6 +74,9 @@
     X(DONE_CALLED, "callbacks", "done", 1)                                                                             \
     X(BAD_POLICY, "callbacks", "bad policy refused", 1)                                                                \
     X(LOGGED, "callbacks", "log", 1)                                                                                   \
+    X(FORKED, "endings", "the process forked", 1)                                                                      \
+    X(FORK_FAILED, "endings", "a loop had no descriptors for that", 0)                                                 \
+    X(OP_FORKED, "operation ends", "ECANCELED by a fork", 1)                                                           \
     X(ENDED_ITSELF, "endings", "by itself", 1)                                                                         \
     X(ENDED_DRAINED, "endings", "drained", 1)                                                                          \
     X(ENDED_LATE, "endings", "drained at the second attempt", 1)                                                       \
@@ -82,6 +85,7 @@
     X(POOL_FULL, "pool", "full", 1)                                                                                    \
     X(POOL_REFUSED, "pool", "refused for lack of threads", 1)                                                          \
     X(POOL_CALLS_FULL, "pool", "all but one of several busy with calls", 1)                                            \
+    X(POOL_AFTER_FORK, "pool", "used after a fork", 1)                                                                 \
     X(VISITOR, "pool", "a loop that comes and goes", 1)                                                                \
     X(STALE, "kernel", "stale event dropped", 1)
 

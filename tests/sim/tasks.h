@@ -189,6 +189,7 @@ static void judge_success(task *t, int64_t n) {
 }
 
 static int pool_lane(void);
+static int fork_failed(int loop, int64_t r);
 
 /* For the library's counters. Whether an operation that was stopped, or ran late, had been parked, it does not say. */
 static void task_count(const task *t) {
@@ -205,6 +206,7 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     k_trace("result", t->id, n);
     if (b) judge_requests(b, n);
     if (b && (b->canceled || b->overdue)) CHECK("error", t->runs == 0 && !t->reported);
+    COUNT_IF(OP_FORKED, t->forked && n == -ECANCELED);
     if (t->reported) CHECK("operation", dev_sum(t->out, t->len) == t->out_sum);
     CHECK("operation", !t->in_pool);
     if (n < 0 && r) told(ol_co_error(&r->co));
@@ -212,7 +214,8 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     COUNT_AT(OP, t->kind - OL_OP_CALL);
     COUNT_IF(WHY_STOPPED, n < 0 && t->op.why == OL_WHY_STOPPED);
     task_count(t);
-    if (n < 0 && t->kind != OL_OP_FILE) CHECK("operation", t->runs == 0 && (t->starts == 0 || n == -ENOMEM));
+    if (n < 0 && t->kind != OL_OP_FILE && !t->forked)
+        CHECK("operation", t->runs == 0 && (t->starts == 0 || n == -ENOMEM));
     if (n >= 0) {
         judge_success(t, n);
         policy_judge(t);
@@ -224,7 +227,8 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
               strcmp(ol_op_where(w.loop[t->loop], &t->op), t->op.where ? w.backend[t->op.where - 1] : "software") == 0);
         told(ol_op_why(&t->op));
     } else if (n == -ECANCELED) {
-        CHECK("error", t->canceled || closed || (r && r->canceled) || w.phase == ENDING || w.destroying == t->loop);
+        CHECK("error",
+              t->canceled || closed || (r && r->canceled) || w.phase == ENDING || w.destroying == t->loop || t->forked);
         COUNT(OP_CANCELED);
     } else if (n == -ETIMEDOUT) {
         const int64_t limit = t->op.timeout_us ? t->begun + (int64_t)t->op.timeout_us * US : K_NEVER;
@@ -236,6 +240,8 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     } else if (n == -EAGAIN) {
         COUNT(OP_REFUSED);
         policy_judge_full(t);
+    } else if (w.renewing[t->loop] && (n == -EMFILE || n == -ENOSPC || n == -ENOMEM)) {
+        COUNT(FORK_FAILED);
     } else if (n != -ENOMEM && t->kind == OL_OP_FILE) {
         CHECK("error", n == -EMFILE || (n == -ENOTSUP && w.old_kernel));
         COUNT_IF(OP_NO_FD, n == -EMFILE);
@@ -267,13 +273,21 @@ static void task_done(ol_loop *on, ol_op *op) {
     COUNT(DONE_CALLED);
 }
 
+/* The class of an operation that names none: the running coroutine's, or that of the partition whose callback runs. */
+static int inherited_class(const ol_loop *loop) {
+    uint32_t cls = 0;
+    if (loop->current) cls = ol__co_class(loop->current);
+    else if (loop->callback_part) cls = ol__part_class(loop, &loop->part[loop->callback_part]);
+    return cls ? (int)cls : OL_BATCH;
+}
+
 /* Submits in callback form, for the partition that runs now. */
 static void task_submit(int loop, partition *p) {
     task *t;
     int r;
     if (w.ntasks > TASKS - 64) return;
     t = task_new(loop, p);
-    task_begin(t, w.loop[loop]->current ? (int)ol__co_class(w.loop[loop]->current) : OL_BATCH);
+    task_begin(t, inherited_class(w.loop[loop]));
     if (p) p->callbacks++;
     w.in_submit = 1;
     r = ol_submit(w.loop[loop], &t->op, task_done);
@@ -288,7 +302,7 @@ static void task_submit(int loop, partition *p) {
     }
     if (p) p->callbacks--;
     task_end(t);
-    CHECK("error", r == -EAGAIN || r == -ENOMEM);
+    CHECK("error", r == -EAGAIN || r == -ENOMEM || fork_failed(loop, r));
     judge_task(t, NULL, NULL, r);
 }
 

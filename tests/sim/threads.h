@@ -214,6 +214,7 @@ K_FN void k_compute(int64_t ns) {
 K_FN void k_stall_thread(void) {
     k_thread *t = &sim.thread[sim.self];
     sim.stats.thread_stalls++;
+    k_note("thread stalls", 0, 0);
     t->stalled = 1;
     k_sleep_for(k_range(1, k_below(8) ? 20000 : 3000000));
     t->stalled = 0;
@@ -338,6 +339,7 @@ K_FN void k_futex_wake(const uint32_t *word, int n) {
         k_thread *t = &sim.thread[at];
         if (t->state != K_T_FUTEX || t->waits != word) continue;
         sim.stats.futex_wakes++;
+        k_note("futex wakes", at, 0);
         k_wake_thread(t);
         n--;
     }
@@ -359,6 +361,7 @@ K_FN void k_futex_wait(const uint32_t *word, uint32_t value) {
         return;
     }
     sim.stats.futex_waits++;
+    k_note("futex waits", 0, 0);
     t->state = K_T_FUTEX;
     t->waits = word;
     k_wait_turn();

@@ -47,6 +47,7 @@ typedef struct fdrec { /* a fd that the library has */
     int loop, cls, closed, at; /* at: place among the open ones */
     partition *part;
     struct party *party;
+    int inherited; /* open when the process forked */
 } fdrec;
 
 typedef struct party { /* who talks to a server: a script outside, or a client coroutine */
@@ -68,7 +69,8 @@ typedef struct root { /* embedded first in everything that is a root coroutine *
     ol_co co;
     int kind, loop, id, at, cls;
     int started, canceled;
-    int was_due; /* a deadline may have stopped the operation of this await before it was set anew */
+    int was_late; /* when it was cancelled: its deadline had passed */
+    int was_due;  /* a deadline may have stopped the operation of this await before it was set anew */
     uint32_t ticket;
     int64_t deadline; /* not before this may it time out */
     int64_t surely_due;
@@ -83,6 +85,7 @@ typedef struct task { /* an operation and its buffers */
     int kind, loop, id, at;
     int inflight, canceled, reported, runs, cls;
     int asked;                    /* its backend was asked to stop it */
+    int forked;                   /* it was in flight when the process forked */
     int in_pool, starts, granted; /* the pool has it; workers that took it; the pool has stopped it */
     uint64_t ticket;              /* in the order of submission */
     uint64_t seed;
@@ -114,6 +117,7 @@ typedef struct note { /* a post */
     int posting;  /* calls of ol_post that have not returned */
     int accepted; /* of those that have */
     int runs, wanted, seen, loop, thread;
+    int lost;       /* its thread is gone, in the middle of a post */
     uint64_t order; /* of the call that queued it, among those of its thread */
 } note;
 
@@ -125,6 +129,9 @@ typedef struct poster { /* a thread of the application that posts */
 static struct world {
     int nloops, phase;       /* CHAOS, CALM, ENDING */
     int budget;              /* mischief left */
+    int forks;               /* how often the process may still fork */
+    int64_t idle_until;      /* a loop could do nothing before this time */
+    int renewing[ALL_LOOPS]; /* it has forked, and this loop has had no round since */
     int bad, clients, pumps; /* how much may still be started */
     ol_loop *loop[ALL_LOOPS];
     ol_loop_desc desc[ALL_LOOPS];
@@ -258,7 +265,9 @@ static int fd_close(fdrec *f) {
     if (was_closed) return r;
     file = sim.file[fd];
     if (idle) CHECK("close", file == NULL);
-    if (file && file->type == K_SOCKET) CHECK("close", file->end->wr_shut || file->end->state != K_UP);
+    if (file && file->type == K_SOCKET && f->inherited) /* the connection is the parent's, too */
+        CHECK("fork", !file->end->wr_shut || file->end->state != K_UP);
+    else if (file && file->type == K_SOCKET) CHECK("close", file->end->wr_shut || file->end->state != K_UP);
     for (i = 0; i < w.ntasks; i++)
         if (w.tasks[i]->part == f->part && w.tasks[i]->pin) CHECK("close", w.tasks[i]->asked);
     return r;
