@@ -4361,6 +4361,7 @@ typedef struct ol__worker {
     ol__pool *pool;
     uint32_t index;
     uint32_t next; /* channel to look at first */
+    uint32_t woken; /* it has slept, and done nothing since */
     OL_SYS_ATOMIC(ol__pool_channel *) busy; /* the channel that it is completing to */
     OL_SYS_THREAD thread;
     ol_exec *exec;
@@ -4433,6 +4434,21 @@ static void ol__worker_run(ol__worker *w, ol__pool_channel *c, ol_op *op) {
 /* Claims from one ring and runs what it got: one call, which may block, or a burst of others. Between two of batch,
    latency-critical work goes first, but no calls. */
 static uint32_t ol__worker_rings(ol__worker *w, uint32_t which);
+
+/* A worker that was woken has taken its share, perhaps of another ring than the one that it was woken for: who sleeps and
+   could do some of what is left in any is woken in turn. */
+static void ol__worker_pass_on(ol__worker *w) {
+    const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
+    uint64_t left[2] = {0, 0};
+    w->woken = 0;
+    for (uint32_t i = 0; i < channels; i++) {
+        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[i], OL_SYS_ACQUIRE);
+        for (uint32_t which = 0; c && which < 4; which++) left[which & OL__CALLS] |= ol__ring_size(&c->ring[which]);
+    }
+    if (left[0]) ol__pool_wake(w->pool, 0);
+    if (left[1]) ol__pool_wake(w->pool, 1);
+}
+
 static uint32_t ol__worker_ring(ol__worker *w, ol__pool_channel *c, uint32_t which) {
     ol__ring *r = &c->ring[which];
     const uint32_t threads = OL_SYS_LOAD(&w->pool->started, OL_SYS_RELAXED);
@@ -4440,11 +4456,14 @@ static uint32_t ol__worker_ring(ol__worker *w, ol__pool_channel *c, uint32_t whi
     /* with several workers half of a fair share, so that one with slow work doesn't sit on what others could do */
     const uint64_t n = ol__ring_claim(r, threads > 1 ? 2 * threads : 1, which & OL__CALLS ? 1 : OL__CLAIM, &first);
     if (!n) return 0;
-    if (ol__ring_size(r)) ol__pool_wake(w->pool, (int)(which & OL__CALLS));
+    if (w->woken)
+        ol__worker_pass_on(w);
+    else if (ol__ring_size(r))
+        ol__pool_wake(w->pool, (int)(which & OL__CALLS));
     for (uint64_t i = 0; i < n; i++) {
         ol_op *op = ol__ring_take(r, first + i);
         if (op) ol__worker_run(w, c, op);
-        if (which & OL__OF_BATCH) (void)ol__worker_rings(w, 0);
+        while ((which & OL__OF_BATCH) && ol__worker_rings(w, 0)) {}
     }
     return (uint32_t)n;
 }
@@ -4491,6 +4510,7 @@ static void ol__worker_sleep(ol__worker *w) {
         ol__semaphore_leave(s);
     else
         ol__semaphore_wait(s);
+    w->woken = 1; /* also where it only left: a waker may have counted on it */
 }
 
 static void *ol__worker_main(void *arg) {

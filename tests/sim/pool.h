@@ -17,15 +17,6 @@
 
 enum { POOL_NONE, POOL_OWN, POOL_SHARED };
 
-/* What 1 demands, and the pool does not keep yet:
-   - Between two operations of batch a worker takes all latency-critical ones that wait. It takes a share: of those that
-     are left some wait behind batch that came later.
-   - No worker sleeps while an operation waits that it could do. A worker that was woken for one ring and finds work in
-     another wakes nobody for the first. */
-#if !defined(POOL_STRICT)
-#define POOL_STRICT 0
-#endif
-
 enum { POOL_DEPTH = 256, POOL_CHANNELS = 4 };
 
 typedef struct pool_channel {
@@ -42,7 +33,6 @@ typedef struct pool_channel {
 struct pool_worker { /* a thread of the pool */
     task *runs;
     uint64_t ended;                 /* serial at the end of its latest operation */
-    uint64_t batch_ended;           /* the same of batch */
     uint64_t looked[POOL_CHANNELS]; /* when it last looked at the ring of latency-critical operations */
     uint64_t wakes[POOL_CHANNELS];  /* how often it had been woken then */
     uint64_t jumped;                /* the latency call that batch calls went ahead of, and how many */
@@ -86,9 +76,9 @@ static void pool_latency_first(const struct pool_worker *self) {
         const pool_channel *c = &pool.channel[i];
         uint64_t serial;
         if (!c->open || self->looked[i] < c->opened) continue;
-        CHECK("pool", self->looked[i] > (POOL_STRICT ? self->ended : self->batch_ended));
+        CHECK("pool", self->looked[i] > self->ended);
         CHECK("pool", self->wakes[i] == sim.thread[sim.self].wakes);
-        if (POOL_STRICT && pool_oldest(c, 0, &serial)) CHECK("pool", serial > self->ended);
+        if (pool_oldest(c, 0, &serial)) CHECK("pool", serial > self->ended);
     }
 }
 
@@ -161,7 +151,6 @@ static void pool_swaps(const void *word, uintptr_t value) {
     if (!t || value != (uintptr_t)&t->op) return;
     self->runs = NULL;
     self->ended = ++pool.serial;
-    if (line_of(t) & LINE_OF_BATCH) self->batch_ended = self->ended;
     pool.calls -= is_call(t);
     t->reported = 1;
     t->out_sum = dev_sum(t->out, t->len);
@@ -318,7 +307,7 @@ static void pool_asleep(void) {
     int i;
     if (pool.kind != POOL_OWN) return;
     s = ((const ol__pool *)pool.real->self)->sleep;
-    for (i = 1; i < sim.nthreads && POOL_STRICT; i++) {
+    for (i = 1; i < sim.nthreads; i++) {
         const k_thread *t = &sim.thread[i];
         if (t->kind != K_WORKER || t->state != K_T_FUTEX) continue;
         if (pool_unclaimed(0)) k_fail("lost wake-up", "a worker sleeps while an operation waits");
