@@ -17,7 +17,7 @@ void fail(const char *format, ...) {
     vsnprintf(report->text, sizeof report->text, format, args);
     va_end(args);
     fprintf(stderr, "%s\n", report->text);
-    PRINT_STACK();
+    if (!plan.quiet) PRINT_STACK();
     _exit(1);
 }
 
@@ -96,7 +96,7 @@ void check_end(void) {
         if ((before[i].revents & POLLNVAL) && !(after[i].revents & POLLNVAL)) fail("fd %d was left open", (int)i);
     if (threads_alive()) fail("%d threads were not joined", threads_alive());
     if (blocks_alive()) {
-        PRINT_LEAKS();
+        if (!plan.quiet) PRINT_LEAKS();
         fail("%d blocks of memory were not freed", blocks_alive());
     }
 }

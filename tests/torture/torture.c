@@ -33,7 +33,7 @@ static struct options {
     int seed;
     enum side side; /* of the call */
     struct strike also;
-} want = {.mode = -1, .jobs = 2, .pairs = 200, .seed = 1};
+} want = {.mode = -1, .jobs = 2, .pairs = 100, .seed = 1};
 
 struct injection { /* what a run is to suffer */
     int scenario;  /* its number */
@@ -57,6 +57,9 @@ static const struct scenario *list[SCENARIOS];
 static struct report count[SCENARIOS]; /* calls without a fault */
 static int nscenarios, baselines, baseline_failures;
 static const char *self = "build/torture/torture";
+
+static int shown; /* failures, in full */
+static int shows(int scenario) { return by_scenario[scenario].failed < SHOWN && shown < SHOWN_IN_ALL; }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* A run, in a process of its own                                                                                   */
@@ -92,6 +95,7 @@ __attribute__((noreturn)) static void run(const struct injection *at) {
     memcpy(plan.strike, at->strike, sizeof plan.strike);
     plan.n = at->n;
     plan.verbose = want.verbose;
+    plan.quiet = !shows(at->scenario);
     plan.active = 1;
     run_once(p);
     plan.active = plan.n = 0;
@@ -148,13 +152,13 @@ static void print_output(const struct slot *s, int lines) {
 
 /* How a run ended: 1 well. */
 static int judge(struct slot *s, int status) {
-    static int shown, silent;
+    static int silent;
     const int hung = WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM;
     const int well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     struct tally *t = &by_scenario[s->at.scenario];
     if (well) return 1;
     t->hung += hung ? 1u : 0u;
-    if (t->failed < SHOWN && shown < SHOWN_IN_ALL) {
+    if (shows(s->at.scenario)) {
         shown++;
         printf("not ok ");
         print_command(&s->at);
@@ -404,7 +408,7 @@ static void usage(void) {
            "  --errno     only this error: an errno's name, SHORT or ZERO\n"
            "  --mode      once: this call fails; on: it and all later ones\n"
            "  --and       with a second fault\n"
-           "  --pairs     so many runs of each scenario with two faults at random; default 200\n"
+           "  --pairs     so many runs of each scenario with two faults at random; default 100\n"
            "  --seed      what decides them; default 1\n"
            "  --jobs      runs at a time, 1 to %d; default 2\n"
            "  --verbose   what each run prints, and where the fault struck\n"

@@ -126,6 +126,7 @@ struct strike {
 };
 struct plan {            /* of a run */
     int active, verbose; /* verbose: print where it happens */
+    int quiet;           /* a failure's stack would not be shown */
     int n;               /* faults: 0 none, 1, or 2 that have nothing to do with each other */
     struct strike strike[2];
 };
