@@ -636,9 +636,8 @@ PROMISE(a_join_that_moves_a_line_looks_for_circles_again) {
 
 PROMISE(a_join_ends_with_a_cancel_a_deadline_a_close_or_want_of_memory) {
     root('H', 1, "r1");
-    root('A', 0, "j1 C0 j1 j9 j1 j1");
+    root('A', 0, "j1 C0 d1 j1 D0 j5 j1 j1");
     w.fd[5] = w.fd[1] + ((ol_fd)1 << 32); /* stale */
-    named('A')->at = "j1 C0 d1 j1 D0 j5 j1 j1";
     go();
     ol_cancel(co_of('A'));
     go();
@@ -784,7 +783,6 @@ PROMISE(a_lock_is_released_by_the_end_of_its_holder) {
 PROMISE(many_locks_are_released_by_the_end_of_their_holder) {
     static const char *const all = "l0 l1 l2 l3 l4 l5 l6 l7 l8 l9 l: l; l< l= l> l? l@ lA lB lC"; /* '0' + 0..19 */
     root('A', 0, all);
-    named('A')->at = all;
     root('B', 1, "l? l0");
     root('C', 2, "l3 u3 l:");
     go();
@@ -971,8 +969,7 @@ PROMISE(a_handler_with_calls_of_its_own_says_when_there_is_no_more) {
 PROMISE(a_handler_waits_while_a_coroutine_lives_in_its_partition) {
     static watcher h;
     watch(&h, 0, OL_READABLE, "R");
-    root('A', 0, "r0 r1 y0");
-    named('A')->at = "r0 s0 C0";
+    root('A', 0, "r0 s0 C0");
     go_on(0);
     expect("A+ Ar0 ");
     go_on(0);
@@ -1328,8 +1325,7 @@ PROMISE(timers_and_posts_of_an_fd_wait_for_its_partition_in_line_with_all_else) 
     tick t[4];
     memset(t, 0, sizeof t);
     root('A', 0, "r0 r0");
-    root('J', 1, "j0");
-    named('J')->at = "y0 y0 j0";
+    root('J', 1, "y0 y0 j0");
     go();
     expect("A+ J+ Jy0 Jy0 ");
     start(&t[0], 't', w.fd[0], 0);
@@ -1480,4 +1476,853 @@ PROMISE(posts_that_wait_run_before_the_loop_is_destroyed) {
     w.loop = NULL;
     cr_assert(strcmp(w.log, "t o0 p ") == 0 || strcmp(w.log, "t o0! p ") == 0, "%s",
               w.log); /* stopped in time or not */
+}
+
+/* ---- guests */
+
+static int guest_fd; /* what the other loop watches */
+static int readable_within(int ms) {
+    struct pollfd p = {guest_fd, POLLIN, 0};
+    const int n = poll(&p, 1, ms);
+    cr_assert_geq(n, 0);
+    return n;
+}
+static int is_readable(void) { return readable_within(0); }
+static void turns_readable(void) { cr_assert(readable_within(30000), "it doesn't turn readable"); }
+static void settles(void) { /* the other loop calls as long as it is told to */
+    int steps = 0;
+    for (; is_readable(); steps++) {
+        cr_assert_geq(ol_loop_step(w.loop, 0), 0, "%s", ol_error());
+        cr_assert_lt(steps, 200, "it stays readable with nothing to do");
+    }
+}
+static void become_guest(void) {
+    guest_fd = ol_loop_fd(w.loop);
+    cr_assert_geq(guest_fd, 0, "%s", ol_error());
+    settles();
+}
+static void guest_until(const char *words) {
+    while (!strstr(w.log, words)) {
+        turns_readable();
+        settles();
+    }
+}
+static ol_fd guest_attached(int i) { /* w.fd[i] becomes the handle of an fd that the other loop polls */
+    int sv[2];
+    ol_close(w.loop, w.fd[i]);
+    close(w.far[i]);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), 0);
+    cr_assert_eq(ol_attach_guest(w.loop, sv[0], 0, &w.fd[i]), 0, "%s", ol_error());
+    w.far[i] = sv[1];
+    return w.fd[i];
+}
+
+PROMISE(the_loops_fd_is_one_and_the_same_and_says_why_there_is_none) {
+    const int fds = open_fds();
+    no_timerfd = 1;
+    fails(ol_loop_fd(w.loop), EMFILE, "ulimit -n");
+    fails(ol_loop_fd(NULL), EINVAL, "NULL");
+    cr_assert_eq(open_fds(), fds);
+    no_timerfd = 0;
+    const int fd = ol_loop_fd(w.loop);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(ol_loop_fd(w.loop), fd);
+    cr_assert_eq(open_fds(), fds + 1);
+}
+
+PROMISE(the_loops_fd_is_readable_at_once_if_work_was_there_before) {
+    root('A', 0, "");
+    guest_fd = ol_loop_fd(w.loop);
+    turns_readable();
+    settles();
+    expect("A+ A. ");
+}
+
+static void *posts_from_a_thread(void *arg) {
+    cr_assert_eq(ol_post(w.loop, (ol_post_node *)arg), 0);
+    return NULL;
+}
+PROMISE(the_loops_fd_turns_readable_for_events_completions_posts_and_timers_and_for_nothing_else) {
+    static watcher h, op;
+    static tick t, p;
+    pthread_t thread;
+    sem_init(&op.go, 0, 0);
+    become_guest();
+    watch(&h, 0, OL_READABLE, "R");
+    settles();
+    give(0);
+    turns_readable();
+    settles();
+    expect("h0:1 ");
+    cr_assert_eq(ol_submit(w.loop, ol_prep_call(&op.op, waits, &op.go), op_done), 0);
+    settles(); /* it is out */
+    expect("");
+    sem_post(&op.go);
+    guest_until("o0 ");
+    expect("o0 ");
+    p.name = 'p', p.node.fn = on_post;
+    cr_assert_eq(pthread_create(&thread, NULL, posts_from_a_thread, &p.node), 0);
+    guest_until("p ");
+    pthread_join(thread, NULL);
+    expect("p ");
+    start(&t, 't', 0, 3000000);
+    const int64_t due = ol_now(w.loop) + 3000000;
+    settles();
+    guest_until("t ");
+    cr_assert_geq(ol_now(w.loop), due);
+    expect("t ");
+    settles();
+    cr_assert_eq(readable_within(20), 0, "it is readable for nothing");
+    ol_unwatch(w.loop, w.fd[0]);
+}
+
+/* What is called from outside a step and makes work, each in a loop that was asleep. */
+static void call_from_outside(int what) {
+    static watcher h, op;
+    static tick t;
+    sem_init(&op.go, 0, 0);
+    root('A', 0, "s0 C0 D0");
+    root('B', 1, "r1");
+    root('C', 2, "l0 r2");
+    root('D', 3, "l0");
+    settles();
+    w.log[0] = 0;
+    switch (what) {
+    case 0: root('E', 4, ""); break;
+    case 1: cr_assert_eq(ol_submit(w.loop, ol_prep_crc32(&op.op, 0, "abc", 3), op_done), 0); break;
+    case 2: start(&t, 't', 0, 0); break;
+    case 3: ol_cancel(co_of('A')); break;
+    case 4: cr_assert_eq(ol_close(w.loop, w.fd[1]), 0); break;
+    case 5: cr_assert_eq(ol_deadline(co_of('A'), 0), 0); break;
+    case 6: watch(&h, 4, OL_WRITABLE, "u"); break;
+    case 7: cr_assert_eq(ol_unlock(co_of('C'), &w.mutex[0]), 0); break;
+    case 8: cr_assert_eq(post(&t, 't', 0), 0); break;
+    default: { /* an fd whose number is given out again behind the loop's back: who waited for it is told */
+        ol_fd again = 0;
+        const int raw = ol_fd_raw(w.loop, w.fd[1]);
+        close(raw);
+        cr_assert_eq(dup2(w.far[1], raw), raw);
+        cr_assert_eq(ol_attach(w.loop, raw, 0, &again), 0);
+    }
+    }
+    turns_readable();
+    settles();
+    cr_assert_neq(w.log[0], 0, "nothing came of it");
+    cr_assert_eq(ol_loop_drain(w.loop, hour), 0);
+}
+#define FROM_OUTSIDE(name, what)                                                                                       \
+    PROMISE(the_loops_fd_turns_readable_after_##name##_from_outside) {                                                 \
+        become_guest();                                                                                                \
+        call_from_outside(what);                                                                                       \
+    }
+FROM_OUTSIDE(a_spawn, 0)
+FROM_OUTSIDE(a_submit, 1)
+FROM_OUTSIDE(a_timer_start, 2)
+FROM_OUTSIDE(a_cancel, 3)
+FROM_OUTSIDE(a_close, 4)
+FROM_OUTSIDE(a_deadline, 5)
+FROM_OUTSIDE(a_watch, 6)
+FROM_OUTSIDE(an_unlock, 7)
+FROM_OUTSIDE(a_post, 8)
+FROM_OUTSIDE(an_attach_that_replaces, 9)
+
+PROMISE(the_loops_fd_turns_readable_after_an_operations_cancel_and_a_timers_stop_that_frees_a_partition) {
+    static watcher op;
+    static tick t[2];
+    ol_loop_desc d;
+    memset(&d, 0, sizeof d);
+    d.turn = 1;
+    d.policy = "call any 0- async threads wait";
+    cr_assert_eq(ol_loop_destroy(w.loop), 0);
+    cr_assert_eq(ol_loop_create(&w.loop, &d), 0);
+    for (int i = 0; i < 2; i++) attached(i);
+    become_guest();
+    cr_assert_eq(ol_submit(w.loop, ol_prep_call(&op.op, waits, &op.go), op_done), 0);
+    cr_assert_eq(ol_op_cancel(w.loop, &op.op), 0); /* not submitted yet: stopped */
+    guest_until("o0! ");
+    expect("o0! ");
+    for (int i = 0; i < 2; i++) start(&t[i], (char)('t' + i), w.fd[i], 0);
+    while (!w.log[0]) cr_assert_geq(ol_loop_step(w.loop, 0), 0);
+    const int other = w.log[0] == 't'; /* admitted, not yet run */
+    root('A', other, "");
+    ol_timer_stop(w.loop, &t[other].timer);
+    w.log[0] = 0;
+    turns_readable();
+    settles();
+    expect("A+ A. ");
+}
+
+static void guest_ready(ol_loop *loop, ol_handler *handler, int ready) {
+    (void)loop;
+    say("g%d:%d ", OL_CONTAINER(handler, watcher, handler)->i, ready);
+}
+static void guest_watch(watcher *h, int i) {
+    h->i = i;
+    cr_assert_eq(ol_watch(w.loop, w.fd[i], &h->handler, OL_READABLE, guest_ready), 0);
+}
+
+PROMISE(a_free_guest_may_go_on_and_what_it_submits_holds_its_partition) {
+    static watcher h[2];
+    sem_init(&h[0].go, 0, 0);
+    for (int i = 0; i < 2; i++) {
+        guest_attached(i);
+        guest_watch(&h[i], i);
+    }
+    become_guest();
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE), 1);
+    cr_assert_eq(ol_gate_leave(w.loop), 0);
+    cr_assert(!is_readable(), "an event that made no work costs a step");
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE | OL_WRITABLE), 1);
+    cr_assert_eq(ol_submit(w.loop, ol_prep_call(&h[0].op, waits, &h[0].go), op_done), 0);
+    cr_assert_eq(ol_gate_leave(w.loop), 0);
+    turns_readable();
+    settles();
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[1], OL_READABLE), 1); /* others go on */
+    cr_assert_eq(ol_gate_leave(w.loop), 0);
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE), 0);
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE), 0);
+    settles();
+    expect("");
+    sem_post(&h[0].go);
+    guest_until("g0");
+    expect("o0 g0:1 ");
+    settles();
+    expect(""); /* once */
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE), 1);
+    cr_assert_eq(ol_gate_leave(w.loop), 0);
+}
+
+PROMISE(a_guest_hears_of_all_that_was_withheld_whatever_holds_the_partition) {
+    static watcher h;
+    guest_attached(1);
+    guest_watch(&h, 1);
+    become_guest();
+    root('A', 0, "j1 r0");
+    settles();
+    expect("A+ Aj1 ");
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[1], OL_WRITABLE), 0);
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[1], OL_READABLE), 0);
+    root('B', 0, "");
+    settles();
+    give(0);
+    turns_readable();
+    settles();
+    expect("Ar0 A. g1:3 B+ B. ");
+}
+
+PROMISE(between_enter_and_leave_the_partition_is_the_guests) {
+    static watcher h;
+    char c = 0;
+    guest_attached(0);
+    guest_watch(&h, 0);
+    become_guest();
+    give(0);
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE), 1);
+    root('A', 0, "");
+    root('B', 1, "");
+    fails(ol_loop_step(w.loop, 0), EBUSY, "ol_gate_leave");
+    fails(ol_loop_run(w.loop), EBUSY, "ol_gate_leave");
+    cr_assert_eq(ol_loop_drain(w.loop, 0), -ETIMEDOUT);
+    fails(ol_gate_enter(w.loop, w.fd[0], OL_READABLE), EBUSY, "ol_gate_leave");
+    cr_assert_eq(ol_try_read(w.loop, w.fd[0], &c, 1), 1);
+    cr_assert_eq(ol_try_join(w.loop, w.fd[0], w.fd[2]), 0);
+    expect("");
+    cr_assert_eq(ol_gate_leave(w.loop), 0);
+    turns_readable();
+    settles();
+    expect_each("A+ A. B+ B. ");
+    root('C', 2, "r0"); /* joined; but this fd is polled elsewhere */
+    turns_readable();
+    settles();
+    expect("C+ Cr0=NOTSUP C. ");
+    says('C', "another loop");
+}
+
+PROMISE(a_loop_is_not_destroyed_between_enter_and_leave) {
+    static watcher h;
+    guest_attached(0);
+    guest_watch(&h, 0);
+    sem_init(&h.go, 0, 1);
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE), 1);
+    cr_assert_eq(ol_submit(w.loop, ol_prep_call(&h.op, waits, &h.go), op_done), 0);
+    fails(ol_loop_destroy(w.loop), EBUSY, "ol_gate_leave");
+    cr_assert_eq(ol_gate_leave(w.loop), 0);
+}
+
+static int64_t inside_enter, inside_leave;
+static const char *inside_text;
+static void enters_inside(ol_loop *loop, ol_timer *timer) {
+    (void)timer;
+    inside_enter = ol_gate_enter(loop, w.fd[0], OL_READABLE);
+    inside_text = ol_error();
+    inside_leave = ol_gate_leave(loop);
+}
+PROMISE(the_gate_refuses_nonsense) {
+    static watcher h;
+    static tick t;
+    const ol_fd stale = w.fd[5];
+    ol_close(w.loop, stale);
+    guest_attached(0);
+    guest_attached(1);
+    guest_watch(&h, 0);
+    fails(ol_gate_enter(w.loop, stale, OL_READABLE), EBADF, "stale");
+    fails(ol_gate_enter(NULL, w.fd[0], OL_READABLE), EBADF, "stale");
+    fails(ol_gate_enter(w.loop, w.fd[2], OL_READABLE), EINVAL, "ol_attach_guest");
+    fails(ol_gate_enter(w.loop, w.fd[1], OL_READABLE), EINVAL, "ol_watch");
+    fails(ol_gate_enter(w.loop, w.fd[0], 0), EINVAL, "ol_gate_enter needs");
+    fails(ol_gate_enter(w.loop, w.fd[0], 4), EINVAL, "ol_gate_enter needs");
+    fails(ol_gate_leave(w.loop), EINVAL, "without an ol_gate_enter");
+    fails(ol_gate_leave(NULL), EINVAL, "without an ol_gate_enter");
+    cr_assert_eq(ol_timer_start(w.loop, &t.timer, 0, enters_inside), 0);
+    go();
+    cr_assert_eq(inside_enter, -EBUSY);
+    cr_assert_not_null(strstr(inside_text, "loop is running"));
+    cr_assert_eq(inside_leave, -EINVAL);
+}
+
+PROMISE(attach_guest_refuses_nonsense_and_close_closes) {
+    ol_fd handle = 0;
+    int sv[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    fails(ol_attach_guest(NULL, sv[0], 0, &handle), EINVAL, "NULL");
+    fails(ol_attach_guest(w.loop, sv[0], 0, NULL), EINVAL, "NULL");
+    fails(ol_attach_guest(w.loop, sv[0], 3, &handle), EINVAL, "class");
+    fails(ol_attach_guest(w.loop, -1, 0, &handle), EBADF, "negative");
+    fails(ol_attach_guest(w.loop, 987654, 0, &handle), EBADF, "");
+    cr_assert_str_neq(ol_error(), "no error");
+    no_memory = 1;
+    const int high = fcntl(sv[0], F_DUPFD, 700);
+    fails(ol_attach_guest(w.loop, high, 0, &handle), ENOMEM, "memory");
+    no_memory = 0;
+    close(high);
+    cr_assert_eq(ol_attach_guest(w.loop, sv[0], 0, &handle), 0);
+    fails(ol_attach_guest(w.loop, sv[0], 0, &handle), EEXIST, "attached");
+    fails(ol_attach(w.loop, sv[0], 0, &handle), EEXIST, "attached");
+    cr_assert_eq(ol_fd_raw(w.loop, handle), sv[0]);
+    cr_assert_eq(ol_close(w.loop, handle), 0);
+    cr_assert_eq(fcntl(sv[0], F_GETFD), -1);
+    close(sv[1]);
+}
+
+static int64_t guest_results[8];
+static void awaits_a_guest(ol_co *co) {
+    static char buf[8];
+    static struct iovec iov = {buf, 8};
+    OL_BEGIN(co);
+    OL_AWAIT(guest_results[0], ol_read(co, w.fd[0], buf, 8));
+    OL_AWAIT(guest_results[1], ol_readv(co, w.fd[0], &iov, 1));
+    OL_AWAIT(guest_results[2], ol_write(co, w.fd[0], buf, 8));
+    OL_AWAIT(guest_results[3], ol_writev(co, w.fd[0], &iov, 1));
+    OL_AWAIT(guest_results[4], ol_wait_readable(co, w.fd[0]));
+    OL_AWAIT(guest_results[5], ol_wait_writable(co, w.fd[0]));
+    OL_AWAIT(guest_results[6], ol_accept(co, w.fd[0]));
+    OL_AWAIT(guest_results[7], ol_connect(co, w.fd[0], NULL, 0));
+    OL_END(co);
+}
+PROMISE(a_guests_fd_can_not_be_awaited_also_when_an_event_is_withheld) {
+    static watcher h;
+    ol_co co;
+    guest_attached(0);
+    guest_watch(&h, 0);
+    root('A', 0, "y0 y0");
+    cr_assert_eq(ol_spawn(w.loop, &co, awaits_a_guest, w.fd[0], 0), 0);
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE | OL_WRITABLE), 0);
+    go();
+    for (int i = 0; i < 8; i++) cr_assert_eq(guest_results[i], -ENOTSUP, "await %d gave %d", i, (int)guest_results[i]);
+    expect("A+ Ay0 Ay0 A. g0:3 ");
+}
+
+PROMISE(a_guests_handler_is_not_called_after_unwatch_or_close_and_its_partition_is_free) {
+    static watcher h[2];
+    for (int i = 0; i < 2; i++) {
+        guest_attached(i);
+        guest_watch(&h[i], i);
+    }
+    root('A', 0, "j1 j2 r2");
+    go();
+    for (int i = 0; i < 2; i++) cr_assert_eq(ol_gate_enter(w.loop, w.fd[i], OL_READABLE), 0);
+    cr_assert_eq(ol_unwatch(w.loop, w.fd[0]), 0);
+    cr_assert_eq(ol_close(w.loop, w.fd[1]), 0);
+    go_on(2);
+    root('B', 0, "");
+    go();
+    expect("A+ Aj1 Aj2 Ar2 A. B+ B. ");
+}
+
+PROMISE(a_closed_guest_ends_its_operations_first) {
+    static watcher h;
+    guest_attached(0);
+    guest_watch(&h, 0);
+    sem_init(&h.go, 0, 0);
+    const int raw = ol_fd_raw(w.loop, w.fd[0]);
+    cr_assert_eq(ol_gate_enter(w.loop, w.fd[0], OL_READABLE), 1);
+    cr_assert_eq(ol_submit(w.loop, ol_prep_call(&h.op, waits, &h.go), op_done), 0);
+    cr_assert_eq(ol_close(w.loop, w.fd[0]), 0); /* its own, while it handles it */
+    cr_assert_neq(fcntl(raw, F_GETFD), -1);
+    cr_assert_eq(ol_gate_leave(w.loop), 0);
+    sem_post(&h.go);
+    until("o0");
+    cr_assert_eq(fcntl(raw, F_GETFD), -1);
+    w.log[0] = 0;
+}
+
+/* A server with a loop of its own in small: poll(2), sums as operations, every byte counted. */
+static struct guest_conn {
+    ol_handler handler;
+    ol_op op;
+    int polled, open;
+    uint64_t got, expected;
+    char buf[512];
+} guest_conn[3];
+static void guest_sum_done(ol_loop *loop, ol_op *op) {
+    (void)loop;
+    OL_CONTAINER(op, struct guest_conn, op)->got += (uint64_t)op->len;
+}
+static void guest_reads(struct guest_conn *c, int i) {
+    cr_assert_eq(c->op.state_, 0, "an event is handled while an operation of an earlier one is out");
+    const ssize_t n = read(ol_fd_raw(w.loop, w.fd[i]), c->buf, sizeof c->buf);
+    if (n == 0) c->open = c->polled = 0;
+    if (n > 0) cr_assert_eq(ol_submit(w.loop, ol_prep_crc32(&c->op, 0, c->buf, (uint64_t)n), guest_sum_done), 0);
+}
+static void guest_released(ol_loop *loop, ol_handler *handler, int ready) {
+    struct guest_conn *c = OL_CONTAINER(handler, struct guest_conn, handler);
+    (void)loop;
+    c->polled = 1;
+    if (ready & OL_READABLE) guest_reads(c, (int)(c - guest_conn));
+}
+PROMISE(a_guest_loses_no_event_and_handles_none_too_early) {
+    static const char out[1000];
+    ol_policy p;
+    cr_assert_eq(ol_policy_parse("crc32 any 0- async threads wait", &p, NULL, 0), 0);
+    cr_assert_eq(ol_loop_set_policy(w.loop, &p), 0);
+    for (int i = 0; i < 3; i++) {
+        guest_attached(i);
+        cr_assert_eq(ol_watch(w.loop, w.fd[i], &guest_conn[i].handler, OL_READABLE, guest_released), 0);
+        guest_conn[i].open = guest_conn[i].polled = 1;
+    }
+    become_guest();
+    unsigned seed = 1;
+    int sends = 600;
+    while (guest_conn[0].open || guest_conn[1].open || guest_conn[2].open) {
+        for (int k = 0; k < 3 && sends; k++) {
+            const int i = rand_r(&seed) % 3;
+            const ssize_t n = send(w.far[i], out, (size_t)(rand_r(&seed) % 1000 + 1), MSG_DONTWAIT);
+            if (n > 0) guest_conn[i].expected += (uint64_t)n, sends--;
+        }
+        if (!sends)
+            for (int i = 0; i < 3; i++) shutdown(w.far[i], SHUT_WR);
+        struct pollfd fds[4] = {{guest_fd, POLLIN, 0}};
+        for (int i = 0; i < 3; i++)
+            fds[i + 1].fd = guest_conn[i].polled ? ol_fd_raw(w.loop, w.fd[i]) : -1, fds[i + 1].events = POLLIN;
+        cr_assert_gt(poll(fds, 4, 30000), 0, "nothing moves any more");
+        for (int i = 0; i < 3; i++) {
+            if (!fds[i + 1].revents) continue;
+            const int now = ol_gate_enter(w.loop, w.fd[i], OL_READABLE);
+            cr_assert_geq(now, 0, "%s", ol_error());
+            if (now) guest_reads(&guest_conn[i], i), ol_gate_leave(w.loop);
+            else guest_conn[i].polled = 0;
+        }
+        if (fds[0].revents) cr_assert_geq(ol_loop_step(w.loop, 0), 0);
+    }
+    while (stats().ops) turns_readable(), settles();
+    for (int i = 0; i < 3; i++) cr_assert_eq(guest_conn[i].got, guest_conn[i].expected);
+}
+
+/* ---- forks of the process */
+
+/* Runs fn in a child of fork, and checks that nothing is wrong there: CHILD instead of cr_assert. */
+#define CHILD(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "in the child, line %d: %s; log: %s; %s\n", __LINE__, #condition, w.log, ol_error());      \
+            _exit(1);                                                                                                  \
+        }                                                                                                              \
+    } while (0)
+#define in_child_expect(text)                                                                                          \
+    do {                                                                                                               \
+        CHILD(strcmp(w.log, (text)) == 0);                                                                             \
+        w.log[0] = 0;                                                                                                  \
+    } while (0)
+static void child_until(const char *words) {
+    while (!strstr(w.log, words)) CHILD(ol_loop_step(w.loop, -1) >= 0);
+    for (int i = 0; i < 5; i++) CHILD(ol_loop_step(w.loop, 0) >= 0);
+}
+static void child_ends(void) { /* ... with nothing leaked */
+    CHILD(ol_loop_drain(w.loop, hour) == 0);
+    CHILD(ol_loop_destroy(w.loop) == 0);
+    CHILD(live == 0);
+    _exit(0);
+}
+static pid_t child_of(void (*fn)(void)) {
+    fflush(NULL);
+    const pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid) return pid;
+    fn();
+    child_ends();
+    return 0;
+}
+static void wait_for(pid_t pid) {
+    int status = -1;
+    while (waitpid(pid, &status, 0) < 0) cr_assert_eq(errno, EINTR);
+    cr_assert_eq(status, 0, "the child failed");
+}
+static void forks(void (*fn)(void)) { wait_for(child_of(fn)); }
+
+static void child_goes_on(void) {
+    CHILD(write(w.far[0], "x", 1) == 1);
+    child_until("Ar0 ");
+    CHILD(write(w.far[1], "x", 1) == 1);
+    child_until("C. ");
+    in_child_expect("Ar0 Ar1 A. Bl0 B. C+ C. ");
+}
+PROMISE(after_a_fork_coroutines_locks_and_lines_go_on_in_both_processes) {
+    root('A', 0, "l0 j1 r0 r1");
+    root('B', 2, "l0");
+    go();
+    root('C', 1, "");
+    go();
+    expect("A+ Al0 Aj1 B+ ");
+    forks(child_goes_on);
+    forks(child_goes_on); /* the parent's is as it was */
+    expect("");
+    go_on(0);
+    go_on(1);
+    expect_each("Ar0 Ar1 A. Bl0 B. C+ C. ");
+}
+
+static void child_destroys(void) {
+    CHILD(ol_close(w.loop, w.fd[0]) == 0);
+    CHILD(ol_unwatch(w.loop, w.fd[1]) == 0);
+}
+PROMISE(a_child_that_closes_and_destroys_leaves_the_parents_registrations_and_connections_alone) {
+    static watcher h;
+    watch(&h, 1, OL_READABLE, "r");
+    root('A', 0, "r0 r0 r0 r0");
+    go();
+    expect("A+ ");
+    for (int i = 0; i < 3; i++) {
+        forks(child_destroys);
+        go_on(0);
+        expect("Ar0 ");
+        go_on(1);
+        expect("h1:1 h1:1 ");
+    }
+    ol_unwatch(w.loop, w.fd[1]);
+    go_on(0);
+    expect("Ar0 A. ");
+}
+
+static watcher forked_op[2];
+static const char *forked_text;
+static int64_t forked_result;
+static void forked_done(ol_loop *loop, ol_op *op) {
+    (void)loop;
+    forked_result = op->result;
+    forked_text = ol_op_error(op);
+    say("done ");
+}
+static void awaits_an_operation(ol_co *co) {
+    actor *a = OL_SELF(co, actor, child.co);
+    OL_BEGIN(co);
+    OL_AWAIT(a->r, ol_run(co, ol_prep_call(&a->op, waits, &forked_op[0].go)));
+    a->text = ol_co_error(co);
+    say("awaited%s ", a->r == 5 ? "" : name_of(a->r));
+    OL_END(co);
+}
+static void child_has_none_in_flight(void) {
+    child_until("awaited");
+    while (!strstr(w.log, "done ")) CHILD(ol_loop_step(w.loop, -1) >= 0);
+    CHILD(strstr(w.log, "awaitedCANCELED ") != NULL);
+    CHILD(strstr(named('A')->text, "forked") != NULL);
+    CHILD(forked_result == -ECANCELED && strstr(forked_text, "forked") != NULL);
+    CHILD(stats().ops == 0);
+}
+PROMISE(operations_in_flight_at_a_fork_are_canceled_in_the_child_and_go_on_in_the_parent) {
+    sem_init(&forked_op[0].go, 0, 0);
+    cr_assert_eq(ol_spawn(w.loop, co_of('A'), awaits_an_operation, w.fd[0], 0), 0);
+    go();
+    cr_assert_eq(ol_submit(w.loop, ol_prep_call(&forked_op[1].op, waits, &forked_op[0].go), forked_done), 0);
+    go();
+    forks(child_has_none_in_flight);
+    expect("");
+    for (int i = 0; i < 2; i++) sem_post(&forked_op[0].go);
+    until("awaited ");
+    until("done ");
+    cr_assert_eq(forked_result, 5);
+    w.log[0] = 0;
+}
+
+static void child_works(void) {
+    static watcher own;
+    sem_init(&own.go, 0, 1);
+    own.i = 7;
+    CHILD(ol_submit(w.loop, ol_prep_call(&own.op, waits, &own.go), op_done) == 0); /* before its first step */
+    child_until("o7 ");
+    CHILD(own.op.where != 0);
+    in_child_expect("o7 ");
+    CHILD(ol_spawn(w.loop, co_of('D'), act, 0, 0) == 0);
+    child_until("D. ");
+    in_child_expect("D+ Do0 D. ");
+}
+static void child_has_a_child(void) {
+    child_works();
+    script('D', "o0");
+    w.log[0] = 0;
+    fflush(NULL);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        child_works();
+        child_ends();
+    }
+    int status = -1;
+    CHILD(waitpid(pid, &status, 0) == pid && status == 0);
+}
+PROMISE(threads_start_again_in_the_child_and_in_its_child) {
+    script('D', "o0");
+    root('A', 0, "o0"); /* the threads are there before the fork */
+    until("A. ");
+    expect("A+ Ao0 A. ");
+    forks(child_works);
+    forks(child_has_a_child);
+    root('B', 0, "o0"); /* and after it */
+    until("B. ");
+    expect("B+ Bo0 B. ");
+}
+
+static void child_has_timers(void) {
+    child_until("t ");
+    child_until("As0=TIMEDOUT A. ");
+}
+PROMISE(timers_and_deadlines_come_in_both_processes) {
+    static tick t;
+    root('A', 0, "d1 s0");
+    start(&t, 't', 0, 2000000);
+    forks(child_has_timers);
+    until("t ");
+    until("As0=TIMEDOUT A. ");
+    w.log[0] = 0;
+}
+
+static void child_is_a_guest(void) {
+    guest_fd = ol_loop_fd(w.loop);
+    CHILD(guest_fd >= 0);
+    struct pollfd p = {guest_fd, POLLIN, 0};
+    while (!strstr(w.log, "t ")) {
+        CHILD(poll(&p, 1, 30000) == 1);
+        CHILD(ol_loop_step(w.loop, 0) >= 0);
+    }
+    in_child_expect("t ");
+}
+PROMISE(a_guests_child_asks_again_and_is_armed) {
+    static tick t;
+    for (int i = 0; i < FDS; i++) ol_close(w.loop, w.fd[i]); /* no event may do it by chance */
+    become_guest();
+    start(&t, 't', 0, 2000000);
+    settles();
+    forks(child_is_a_guest);
+    guest_until("t ");
+    expect("t ");
+}
+
+static pid_t forked_inside;
+static void forks_inside(ol_co *co) {
+    actor *a = OL_SELF(co, actor, child.co);
+    OL_BEGIN(co);
+    fflush(NULL);
+    forked_inside = fork();
+    sem_post(&forked_op[0].go); /* each process has its own */
+    OL_AWAIT(a->r, ol_run(co, ol_prep_call(&a->op, waits, &forked_op[0].go)));
+    say("ran%s ", a->r == 5 ? "" : name_of(a->r));
+    OL_AWAIT(a->r, ol_read(co, w.fd[0], a->buf, 1));
+    say("read%d ", (int)a->r);
+    OL_END(co);
+}
+PROMISE(a_fork_inside_a_coroutine_does_no_harm_to_either) {
+    static tick t;
+    sem_init(&forked_op[0].go, 0, 0);
+    become_guest(); /* the timerfd is shared until the next step */
+    start(&t, 't', 0, 5000000);
+    cr_assert_eq(ol_spawn(w.loop, co_of('A'), forks_inside, w.fd[0], 0), 0);
+    while (!strstr(w.log, "ran")) cr_assert_geq(ol_loop_step(w.loop, -1), 0);
+    const int child = !forked_inside;
+    if (child) {
+        ol_timer_stop(w.loop, &t.timer);
+        CHILD(strstr(w.log, "ran ") != NULL);
+        CHILD(write(w.far[0], "x", 1) == 1);
+        child_until("read1 ");
+        child_ends();
+    }
+    wait_for(forked_inside);
+    cr_assert_not_null(strstr(w.log, "ran "));
+    guest_until("t "); /* the child has not disarmed it */
+    give(0);
+    guest_until("read1 ");
+    w.log[0] = 0;
+}
+
+static int opened, forked_calls, closed_channels, forked_fails;
+static int own_open(void *self, ol_notify *notify, ol_channel *out) {
+    (void)self, (void)notify;
+    memset(out, 0, sizeof *out);
+    out->self = (void *)(intptr_t)++opened;
+    out->depth = 4;
+    return 0;
+}
+static ol_op *own_has[4];
+static int own_n;
+static int own_submit(void *channel, ol_op *const *ops, int n) {
+    (void)channel;
+    for (int i = 0; i < n; i++) own_has[own_n++] = ops[i];
+    return n;
+}
+static int own_poll(void *channel, ol_op **ops, int max) {
+    if ((intptr_t)channel != opened) return 0;
+    int k = 0;
+    for (; k < own_n && k < max; k++) ol_op_exec(NULL, ops[k] = own_has[k]);
+    own_n -= k;
+    return k;
+}
+static int own_look(void *channel) { return (intptr_t)channel == opened && own_n > 0 && !forked_fails; }
+static void own_close(void *channel) {
+    (void)channel;
+    closed_channels++;
+}
+static int own_forked(void *channel) {
+    (void)channel;
+    forked_calls++;
+    own_n = 0; /* forgets what it had */
+    return forked_fails ? -EAGAIN : 0;
+}
+static ol_backend own = {OL_BACKEND_VERSION, 1u << OL_OP_CRC32, "own", NULL, own_open,  own_submit,
+                         own_poll,           own_look,          NULL,  NULL, own_close, NULL};
+static void child_has_a_backend(void) {
+    static watcher mine;
+    if (own.forked) {
+        forked_fails = 1;
+        CHILD(ol_loop_step(w.loop, 0) == -EAGAIN); /* and tries again */
+        forked_fails = 0;
+    } else {
+        own_n = 0;
+    }
+    while (!strstr(w.log, "o0! ")) CHILD(ol_loop_step(w.loop, 0) >= 0);
+    CHILD(own.forked ? forked_calls == 2 && opened == 1 : opened == 2);
+    mine.i = 3;
+    CHILD(ol_submit(w.loop, ol_prep_crc32(&mine.op, 0, "abc", 3), op_done) == 0);
+    while (!strstr(w.log, "o3")) CHILD(ol_loop_step(w.loop, 0) >= 0);
+    CHILD(mine.op.result == 0x352441c2);
+    CHILD(ol_loop_destroy(w.loop) == 0);
+    CHILD(closed_channels == 1 && live == 0);
+    _exit(0);
+}
+PROMISE(a_backend_is_told_of_a_fork_or_opened_anew_in_the_child) {
+    ol_backend *list[1] = {&own};
+    ol_loop_desc d;
+    memset(&d, 0, sizeof d);
+    d.backends = list, d.nbackends = 1, d.policy = "any any 0- async own wait";
+    for (int way = 0; way < 2; way++) {
+        static watcher op;
+        ol_loop *before = w.loop;
+        own.forked = way ? own_forked : NULL;
+        opened = closed_channels = own_n = 0;
+        cr_assert_eq(ol_loop_create(&w.loop, &d), 0, "%s", ol_error());
+        op.i = 0;
+        forked_fails = 1; /* it completes nothing */
+        cr_assert_eq(ol_submit(w.loop, ol_prep_crc32(&op.op, 0, "abc", 3), op_done), 0);
+        cr_assert_geq(ol_loop_step(w.loop, 0), 0);
+        forked_fails = 0;
+        w.log[0] = 0;
+        fflush(NULL);
+        const pid_t pid = fork();
+        if (pid == 0) {
+            ol_loop_destroy(before);
+            child_has_a_backend();
+        }
+        wait_for(pid);
+        while (!w.log[0]) cr_assert_geq(ol_loop_step(w.loop, 0), 0);
+        cr_assert_eq(op.op.result, 0x352441c2);
+        cr_assert_eq(ol_loop_destroy(w.loop), 0);
+        cr_assert_eq(opened, 1);
+        w.loop = before;
+        w.log[0] = 0;
+    }
+}
+
+static ol_backend *own_pool;
+static void child_frees_the_pool(void) {
+    CHILD(ol_loop_destroy(w.loop) == 0);
+    CHILD(ol_threads_destroy(own_pool) == 0);
+    CHILD(live == 0);
+    _exit(0);
+}
+PROMISE(a_child_may_free_a_pool_that_was_at_work) {
+    ol_threads_desc desc;
+    ol_loop_desc d;
+    static watcher op[3];
+    memset(&desc, 0, sizeof desc);
+    desc.workers = 2;
+    memset(&d, 0, sizeof d);
+    d.backends = &own_pool, d.nbackends = 1;
+    sem_init(&op[0].go, 0, 0);
+    cr_assert_eq(ol_loop_destroy(w.loop), 0);
+    cr_assert_eq(ol_threads_create(&own_pool, &desc), 0);
+    cr_assert_eq(ol_loop_create(&w.loop, &d), 0);
+    for (int i = 0; i < 3; i++) cr_assert_eq(ol_submit(w.loop, ol_prep_call(&op[i].op, waits, &op[0].go), op_done), 0);
+    go();
+    forks(child_frees_the_pool);
+    for (int i = 0; i < 3; i++) sem_post(&op[0].go);
+    until("o0 o0 o0 ");
+    cr_assert_eq(ol_loop_destroy(w.loop), 0);
+    w.loop = NULL;
+    cr_assert_eq(ol_threads_destroy(own_pool), 0);
+}
+
+static void child_stops_a_connection(void) {
+    CHILD(ol_close(w.loop, w.fd[0]) == 0);
+    CHILD(ol_loop_step(w.loop, 0) >= 0);
+}
+PROMISE(a_close_in_the_child_with_operations_in_flight_does_not_end_the_parents_connection) {
+    static watcher h;
+    char c = 0;
+    sem_init(&h.go, 0, 0);
+    watch(&h, 0, OL_READABLE, "ro");
+    go_on(0);
+    expect("h0:1 ");
+    forks(child_stops_a_connection);
+    cr_assert_eq(recv(w.far[0], &c, 1, MSG_DONTWAIT), -1);
+    cr_assert_eq(errno, EAGAIN, "the peer sees an end");
+    sem_post(&h.go);
+    until("o0 ");
+    cr_assert_eq(ol_try_write(w.loop, w.fd[0], "y", 1), 1);
+    cr_assert_eq(read(w.far[0], &c, 1), 1);
+    w.log[0] = 0;
+    ol_unwatch(w.loop, w.fd[0]);
+}
+
+PROMISE(all_descriptors_of_the_library_are_close_on_exec) {
+    struct sockaddr_in a;
+    static ol_handler h;
+    const ol_fd fd = listener(&a);
+    const int client = dial(&a);
+    cr_assert_geq(ol_loop_fd(w.loop), 0);
+    cr_assert_eq(ol_watch(w.loop, fd, &h, OL_READABLE, accepts_one), 0);
+    while (accepts < 1 || accepted[0] < 0) cr_assert_geq(ol_loop_step(w.loop, -1), 0);
+    int checked = 0;
+    DIR *d = opendir("/proc/self/fd");
+    for (struct dirent *e; (e = readdir(d));) {
+        char name[300], target[64] = "";
+        const int n = atoi(e->d_name);
+        snprintf(name, sizeof name, "/proc/self/fd/%s", e->d_name);
+        if (readlink(name, target, sizeof target - 1) < 0) continue;
+        const int ours = strstr(target, "eventpoll") || strstr(target, "eventfd") || strstr(target, "timerfd") ||
+                         n == ol_fd_raw(w.loop, fd) || n == ol_fd_raw(w.loop, (ol_fd)accepted[0]);
+        if (!ours || n == client) continue;
+        cr_assert(fcntl(n, F_GETFD) & FD_CLOEXEC, "%s", target);
+        checked++;
+    }
+    closedir(d);
+    cr_assert_geq(checked, 5);
+    close(client);
+    cr_assert_eq(ol_unwatch(w.loop, fd), 0);
+    w.log[0] = 0;
 }
