@@ -400,7 +400,6 @@ static void drain_ops(void) {
 
 /* ---- files */
 
-enum { LONG = 300000 }; /* more than is read on the spot */
 struct reading {
     ol_co co;
     ol_op op;
@@ -413,19 +412,19 @@ static void reading_main(ol_co *co) {
     struct reading *f = OL_SELF(co, struct reading, co);
     OL_BEGIN(co);
     OL_AWAIT(f->r, ol_stat(co, &f->op, f->dir, "file", &f->st));
-    f->steps += RESULT(co, f->r) == 0 && f->st.st_size == LONG;
+    f->steps += RESULT(co, f->r) == 0 && f->st.st_size == FILE_BYTES;
     OL_AWAIT(f->r, ol_open(co, &f->op, f->dir, "file", O_RDONLY, 0, 0));
     f->file = (int)RESULT(co, f->r);
     if (f->file >= 0) {
         OL_AWAIT(f->r, ol_stat(co, &f->op, f->file, NULL, &f->st));
-        f->steps += RESULT(co, f->r) == 0 && f->st.st_size == LONG;
+        f->steps += RESULT(co, f->r) == 0 && f->st.st_size == FILE_BYTES;
         OL_AWAIT(f->r, ol_pread(co, &f->op, f->file, f->buf, 1000, 10));
         f->steps += RESULT(co, f->r) == 1000;
         CHECK(f->r < 0 || (f->r == 1000 && f->buf[0] == 10 && f->buf[999] == (1009 & 0xff)));
-        OL_AWAIT(f->r, ol_pread(co, &f->op, f->file, f->buf, LONG + 500, 0));
-        f->steps += RESULT(co, f->r) == LONG;
-        CHECK(f->r < 0 || (f->r == LONG && f->buf[LONG - 1] == ((LONG - 1) & 0xff)));
-        OL_AWAIT(f->r, ol_pread(co, &f->op, f->file, f->buf, 100, LONG - 50));
+        OL_AWAIT(f->r, ol_pread(co, &f->op, f->file, f->buf, FILE_BYTES + 500, 0));
+        f->steps += RESULT(co, f->r) == FILE_BYTES;
+        CHECK(f->r < 0 || (f->r == FILE_BYTES && f->buf[FILE_BYTES - 1] == ((FILE_BYTES - 1) & 0xff)));
+        OL_AWAIT(f->r, ol_pread(co, &f->op, f->file, f->buf, 100, FILE_BYTES - 50));
         f->steps += RESULT(co, f->r) == 50;
         CHECK(f->r < 0 || f->r == 50);
         close(f->file);
@@ -444,31 +443,17 @@ static void reading_main(ol_co *co) {
     OL_END(co);
 }
 
-static int make_directory(char *name) {
-    const int dir = mkdtemp(name) ? open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    const int file = dir < 0 ? -1 : openat(dir, "file", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-    static unsigned char bytes[LONG];
-    for (int i = 0; i < LONG; i++) bytes[i] = (unsigned char)i;
-    if (file < 0 || write(file, bytes, LONG) != LONG || mkfifoat(dir, "fifo", 0600) != 0)
-        fail("a directory for files, %s: %s", name, strerror(errno));
-    close(file);
-    return dir;
-}
-static void remove_directory(int dir, const char *name) {
-    if (unlinkat(dir, "file", 0) != 0 || unlinkat(dir, "fifo", 0) != 0 || rmdir(name) != 0) fail("removing %s", name);
-    close(dir);
-}
 static void files_on(ol_loop *loop) {
-    static unsigned char buf[LONG + 500];
-    char name[] = "/tmp/offload-torture-XXXXXX";
+    static unsigned char buf[FILE_BYTES + 500];
     struct reading f;
     if (!loop) return;
     memset(&f, 0, sizeof f);
-    f.dir = make_directory(name);
+    f.dir = open(files_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (f.dir < 0) fail("%s: %s", files_directory, strerror(errno));
     f.buf = buf;
     f.alive = API(ol_spawn(loop, &f.co, reading_main, 0, 0)) == 0;
     loop_work(loop);
-    remove_directory(f.dir, name);
+    close(f.dir);
     CHECK(!f.alive);
     WORKS(f.steps == 7);
     loop_end(loop);

@@ -20,6 +20,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include "checks.h"
@@ -243,6 +244,32 @@ static void open_slots(void) {
         }
         slots[i].report = (struct report *)p;
     }
+}
+
+char files_directory[512];
+static pid_t parent;
+static void remove_files(void) {
+    const int dir = getpid() == parent ? open(files_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (dir < 0) return;
+    if (unlinkat(dir, "file", 0) != 0 || unlinkat(dir, "fifo", 0) != 0 || rmdir(files_directory) != 0)
+        perror(files_directory);
+    close(dir);
+}
+static void make_files(void) {
+    static unsigned char bytes[FILE_BYTES];
+    const char *tmp = getenv("TMPDIR");
+    parent = getpid();
+    snprintf(files_directory, sizeof files_directory, "%s/offload-torture-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    const int dir = mkdtemp(files_directory) ? open(files_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    const int file = dir < 0 ? -1 : openat(dir, "file", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    for (int i = 0; i < FILE_BYTES; i++) bytes[i] = (unsigned char)i;
+    if (file < 0 || write(file, bytes, FILE_BYTES) != FILE_BYTES || mkfifoat(dir, "fifo", 0600) != 0) {
+        fprintf(stderr, "torture: %s: %s; TMPDIR names another place for files\n", files_directory, strerror(errno));
+        exit(2);
+    }
+    close(file);
+    close(dir);
+    atexit(remove_files);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -515,6 +542,7 @@ int main(int argc, char **argv) {
     if (want.list || want.calls) return 0;
     signal(SIGPIPE, SIG_DFL);
     open_slots();
+    make_files();
     run_all();
     print_tables();
     const uint32_t failed = total.failed + (uint32_t)baseline_failures;

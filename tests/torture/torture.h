@@ -154,6 +154,10 @@ void threads_forked(void); /* in the child there are none */
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Scenarios                                                                                                        */
 
+/* A directory with a file of so many bytes, the lowest of their offsets, and a FIFO; all runs read it. */
+extern char files_directory[];
+enum { FILE_BYTES = 300000 }; /* more than is read on the spot */
+
 struct scenario {
     const char *name;
     void (*run)(void);
