@@ -2802,7 +2802,7 @@ static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t f
    or fds of a message begin, one of SCTP at the end of a message. */
 static uint32_t ol__socket_flags(int fd) {
     int protocol = 0;
-    if (OL_SYS_GETSOCKOPT(fd, SO_PROTOCOL, &protocol) < 0) return 0;
+    if (OL_SYS_GETSOCKOPT(fd, SO_PROTOCOL, &protocol) < 0) return errno == ENOTSOCK ? 0 : OL__SOCKET;
     return protocol == IPPROTO_TCP ? OL__SOCKET | OL__TCP : OL__SOCKET;
 }
 
@@ -4774,9 +4774,15 @@ static void ol__process_forked(void) {
     memcpy(&ol__shared_lock, &ol__unlocked, sizeof ol__unlocked);
     memcpy(&ol__fork_lock, &ol__unlocked, sizeof ol__unlocked);
 }
-static pthread_once_t ol__fork_once = PTHREAD_ONCE_INIT;
-static int ol__fork_number;
-static void ol__watch_forks(void) { ol__fork_number = OL_SYS_AT_FORK(ol__process_forked); }
+static int ol__watch_forks(void) { /* once; 0 or an errno, and the next loop tries again */
+    static int watched;
+    int number = 0;
+    OL_SYS_MUTEX_LOCK(&ol__shared_lock);
+    if (!watched) number = OL_SYS_AT_FORK(ol__process_forked);
+    watched = number == 0;
+    OL_SYS_MUTEX_UNLOCK(&ol__shared_lock);
+    return number;
+}
 
 static int ol__shared_get(ol_backend **backend) {
     int r = 0;
@@ -4998,7 +5004,7 @@ static int ol__fork_lanes(ol_loop *loop) {
         ol_backend *b = lane->backend;
         if (lane->forks == ol__forks) continue;
         const int r = b->forked ? b->forked(lane->channel.self) : b->open(b->self, &loop->notify, &lane->channel);
-        if (r < 0) return r;
+        if (r < 0) return ol__fail_errno(-r);
         if (!lane->channel.depth) lane->channel.depth = 1;
         lane->forks = ol__forks;
     }
@@ -5219,7 +5225,7 @@ static int ol__lane_open(ol_loop *loop, ol_backend *b) {
         return ol__fail(OL__E_BACKEND_DESC);
     lane->backend = b;
     const int r = b->open(b->self, &loop->notify, &lane->channel);
-    if (r < 0) return r;
+    if (r < 0) return b->open == ol__pool_open ? r : ol__fail_errno(-r);
     if (!lane->channel.depth) lane->channel.depth = 1;
     lane->forks = ol__forks;
     loop->lanes++;
@@ -5249,8 +5255,8 @@ static int ol__loop_init(ol_loop *loop) {
     loop->ep = OL_SYS_EPOLL_CREATE();
     if (loop->ep < 0 || (loop->notify.eventfd = OL_SYS_EVENTFD()) < 0) return ol__fail_errno(errno);
     if (ol__register_own(loop->ep, loop->notify.eventfd, OL__WAKE_EVENT) < 0) return ol__fail_errno(errno);
-    pthread_once(&ol__fork_once, ol__watch_forks);
-    if (ol__fork_number) return ol__fail_errno(ol__fork_number);
+    const int number = ol__watch_forks();
+    if (number) return ol__fail_errno(number);
     loop->forks = ol__forks;
     loop->part = (ol__part *)ol__grow(NULL, &loop->parts, 1, sizeof *loop->part);
     loop->event = (struct epoll_event *)OL_SYS_MALLOC(loop->desc.events * sizeof *loop->event);
