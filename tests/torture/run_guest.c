@@ -281,7 +281,8 @@ __attribute__((noreturn)) static void split_child(device *d, ol_backend *pool, i
         loop_end(split.loop);
     }
     CHECK(split.early.completed == split.early.accepted);
-    if (split.early.completed) OP_RESULT_OR(&split.early.op, ECANCELED);
+    if (split.early.completed) OP_RESULT_OR(&split.early.op, destroy ? ECANCELED : NONE);
+    WORKS(destroy || split.early.op.result == 1);
     pool_end(pool);
     if (split.alive[1] || !destroy) close(split.out);
     close(split.go[0]);
