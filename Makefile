@@ -27,7 +27,7 @@ CRITERION := $(patsubst tests/criterion/%.c,build/tests/%,$(wildcard tests/crite
 PLAIN     := $(patsubst tests/plain/%.c,build/tests/%,$(wildcard tests/plain/*.c))
 SIM       := $(patsubst tests/sim/%.c,build/tests/%,$(wildcard tests/sim/*.c))
 TESTS     := $(CRITERION) $(PLAIN:%=%.asan) $(PLAIN:%=%.tsan) $(PLAIN:%=%.valgrind) $(SIM) $(SIM:%=%.isal) \
-             build/asan/gzip_server
+             $(EXAMPLES:build/examples/%=build/asan/%)
 
 # As many at a time as there are cores, unless make was told otherwise.
 JOBS   = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -36,7 +36,7 @@ SUB    = --no-print-directory $(if $(V),,-s) $(JOBS)
 
 # Each of these is tests/NAME/run.sh (sim-bugs: tests/sim/bugs/run.sh), which builds what it needs and has --help.
 AREAS  = sim sim-bugs torture model fuzz soak coverage mutation sanitizers testing-report
-AREA   = CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' bash
+AREA   = CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' bash tests/area.sh
 
 .DELETE_ON_ERROR:
 .PHONY: all build setup demo test bench install uninstall format check-format clean help programs tests $(AREAS)
@@ -69,39 +69,39 @@ test: ## set up, build and run all tests; T=NAME: one suite
 
 sim: ## random programs on the simulated kernel, tens of thousands; SEED=N replays one
 	@$(SETUP) sim
-	@$(AREA) tests/sim/run.sh $(if $(SEED),--seed $(SEED))
+	@$(AREA) sim $(if $(SEED),--seed $(SEED))
 
 sim-bugs: ## plant bugs in offload.h: the simulator must find each
 	@$(SETUP) sim
-	@$(AREA) tests/sim/bugs/run.sh
+	@$(AREA) sim-bugs
 
 torture: ## fail each system call and each allocation in turn
 	@$(SETUP) torture
-	@$(AREA) tests/torture/run.sh
+	@$(AREA) torture
 
 model: ## check rings, wake-up and sleep under all interleavings: Relacy and Spin
 	@$(SETUP) model
-	@$(AREA) tests/model/run.sh
+	@$(AREA) model
 
 fuzz: ## fuzz policy, codec and the example's parser; T=MINUTES
 	@$(SETUP) fuzz
-	@$(AREA) tests/fuzz/run.sh $(if $(T),--minutes $(T))
+	@$(AREA) fuzz $(if $(T),--minutes $(T))
 
 soak: ## a server under load, watched for growth; T=MINUTES
 	@$(SETUP) soak
-	@$(AREA) tests/soak/run.sh $(if $(T),--minutes $(T))
+	@$(AREA) soak $(if $(T),--minutes $(T))
 
 coverage: ## lines, branches and MC/DC of offload.h, and all that no test reaches
 	@$(SETUP) coverage
-	@$(AREA) tests/coverage/run.sh
+	@$(AREA) coverage
 
 mutation: ## change each condition of offload.h in turn: a test must fail. Up to an hour; SECTION=NAME, SAMPLE=N
 	@$(SETUP) mutation
-	@$(AREA) tests/mutation/run.sh $(if $(SECTION),--section '$(SECTION)') $(if $(SAMPLE),--sample $(SAMPLE))
+	@$(AREA) mutation $(if $(SECTION),--section '$(SECTION)') $(if $(SAMPLE),--sample $(SAMPLE))
 
 sanitizers: ## both compilers, two optimisations, each sanitizer and valgrind
 	@$(SETUP) sanitizers
-	@$(AREA) tests/sanitizers/run.sh
+	@$(AREA) sanitizers
 
 testing-report: ## renew the figures in TESTING.md from the last results in build/
 	@python3 tools/testing_report.py
