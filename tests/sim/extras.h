@@ -42,7 +42,10 @@ static void extra_wrong(extra *x) { /* mistakes that must be refused without har
     CHECK("error", ol_loop_step(l, 0) == -EBUSY && ol_loop_run(l) == -EBUSY && ol_loop_destroy(l) == -EBUSY);
     memset(&op, (int)k_below(256), sizeof op);
     CHECK("error", ol_submit(l, &op, task_done) == -EINVAL && ol_op_cancel(l, &op) == -EINVAL);
-    if (!x->f->closed) CHECK("error", ol_attach(l, (int)(uint32_t)x->f->handle, 0, &h) == -EEXIST);
+    if (!x->f->closed) {
+        const int e = ol_attach(l, (int)(uint32_t)x->f->handle, 0, &h);
+        CHECK("error", e == -EEXIST || fork_failed(x->r.loop, e));
+    }
     if (!HAS_CODEC) extra_codec(l);
 }
 
