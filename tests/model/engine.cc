@@ -1210,7 +1210,7 @@ int main(int argc, char **argv) {
             return 2;
         }
     }
-    if (!o.schedules) o.schedules = o.trace ? 1 : o.quick ? 2000 : 100000;
+    if (!o.schedules) o.schedules = o.trace ? 1 : o.quick ? 1000 : 100000;
     if (!o.jobs) o.jobs = 1;
     if (o.list) return list(), 0;
     if (o.only) (void)find_model(o.only);

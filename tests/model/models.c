@@ -176,7 +176,7 @@ static void ring_end(void) {
     jobs_end();
 }
 
-/* ---- semaphore: two threads that sleep until there is work, two that bring it ------------------------------------ */
+/* ---- semaphore: sleepers, and who brings them work --------------------------------------------------------------- */
 
 static ol__semaphore *sem;
 static uint32_t *item[2];
@@ -195,7 +195,14 @@ static void semaphore_end(void) {
     for (int i = 0; i < 2; i++) model_free(item[i]);
 }
 
-/* As ol__worker_sleep does it. */
+/* As ol__worker_sleep does it: announces, looks once more, and sleeps. */
+static void doze(int work) {
+    if (work) ol__semaphore_leave(sem);
+    else ol__semaphore_wait(sem);
+}
+
+/* Two sleepers, two that bring an item. Each takes one and is never seen again, like a worker that blocks in a call: the
+   other item has to wake the other sleeper. */
 static void semaphore_thread(int thread) {
     if (thread >= 2) {
         OL_SYS_STORE(item[thread - 2], 1u, OL_SYS_RELAXED);
@@ -206,8 +213,54 @@ static void semaphore_thread(int thread) {
         for (int i = 0; i < 2; i++)
             if (OL_SYS_LOAD(item[i], OL_SYS_RELAXED) && OL_SYS_XCHG(item[i], 0u, OL_SYS_RELAXED)) return;
         OL_SYS_ADD(&sem->waiters, 1u, OL_SYS_ACQUIRE);
-        if (OL_SYS_LOAD(item[0], OL_SYS_RELAXED) || OL_SYS_LOAD(item[1], OL_SYS_RELAXED)) ol__semaphore_leave(sem);
-        else ol__semaphore_wait(sem);
+        doze(OL_SYS_LOAD(item[0], OL_SYS_RELAXED) || OL_SYS_LOAD(item[1], OL_SYS_RELAXED));
+    }
+}
+
+/* Who is woken sees what for. */
+static void permit_thread(int thread) {
+    if (thread == 1) {
+        OL_SYS_STORE(item[0], 1u, OL_SYS_RELAXED);
+        (void)ol__semaphore_wake(sem);
+        return;
+    }
+    OL_SYS_ADD(&sem->waiters, 1u, OL_SYS_ACQUIRE);
+    doze(OL_SYS_LOAD(item[0], OL_SYS_RELAXED) != 0);
+    EXPECT(OL_SYS_LOAD(item[0], OL_SYS_RELAXED));
+}
+
+/* A ring and a semaphore as in the pool. Operations come in a burst with one wake, or one by one; each worker claims one
+   and is never seen again. */
+static void chain_begin(void) {
+    ring_begin();
+    semaphore_begin();
+}
+static void chain_end(void) {
+    for (int i = 0; i < 2; i++) EXPECT(taken[i] == 1);
+    model_free(ring->slot);
+    model_free(ring);
+    semaphore_end();
+    jobs_end();
+}
+static void chain_thread(int thread) {
+    if (thread == 0) {
+        const int burst = (int)model_choose(2);
+        for (int i = 0; i < 2; i++) {
+            EXPECT(ol__ring_put(ring, &job[i]->op));
+            if (i == 1 || !burst) (void)ol__semaphore_wake(sem);
+        }
+        return;
+    }
+    for (;;) {
+        uint64_t first = 0;
+        if (ol__ring_claim(ring, 4, 1, &first)) {
+            if (ol__ring_size(ring)) (void)ol__semaphore_wake(sem);
+            EXPECT(ol__ring_take(ring, first));
+            taken[first]++;
+            return;
+        }
+        OL_SYS_ADD(&sem->waiters, 1u, OL_SYS_ACQUIRE);
+        doze(ol__ring_size(ring) != 0);
     }
 }
 
@@ -221,13 +274,25 @@ struct mail {
 
 static ol_loop *post_loop;
 static int arrived[2];
+static ol_post_node *echo; /* one that is always posted again */
 
 static void posts_begin(void) {
     memset(arrived, 0, sizeof arrived);
     ol_set_panic(broken);
     post_loop = loop_create(0, 0);
 }
-static void posts_end(void) { EXPECT(ol_loop_destroy(post_loop) == 0); }
+static void on_echo(ol_loop *loop, ol_post_node *n) { EXPECT(ol_post(loop, n) == 0); }
+
+/* The loop is destroyed with a post in it, and gives it back. */
+static void posts_end(void) {
+    echo = (ol_post_node *)model_malloc(sizeof *echo);
+    memset(echo, 0, sizeof *echo);
+    echo->fn = on_echo;
+    EXPECT(ol_post(post_loop, echo) == 0);
+    EXPECT(ol_loop_destroy(post_loop) == 0);
+    EXPECT(!OL_SYS_LOAD(&echo->next, OL_SYS_RELAXED));
+    model_free(echo);
+}
 
 /* A node may be freed, or posted again, from its function on. */
 static void on_mail(ol_loop *loop, ol_post_node *node) {
@@ -455,7 +520,9 @@ static void forked_begin(void) {
 
 const struct model model_all[] = {
     {"ring", "a ring of two slots, cancels, two consumers", 3, 0, ring_begin, ring_thread, ring_end},
+    {"permit", "who is woken sees what for", 2, 0, semaphore_begin, permit_thread, semaphore_end},
     {"semaphore", "two sleepers, two wakers", 4, 0, semaphore_begin, semaphore_thread, semaphore_end},
+    {"chain", "a burst, and workers that block in what they get", 3, 0, chain_begin, chain_thread, chain_end},
     {"posts", "a loop, two threads that post twice each", 3, 0, posts_begin, posts_thread, posts_end},
     {"woken", "who is woken finds the reason", 2, 0, posts_begin, woken_thread, posts_end},
     {"guest", "the same, stepped by another loop", 2, 0, guest_begin, guest_thread, posts_end},
