@@ -28,7 +28,7 @@
            OL_AWAIT(c->n, ol_run(co, ol_prep_deflate(&c->op, OL_GZIP, c->out, sizeof c->out, c->in, c->len)));
 
    CONTENTS (search for the tag)
-       >>manual     model, three ways in, rules, sharing, threads, forks, ownership, callbacks, errors, build macros, costs
+       >>manual     model, ways in, rules, sharing, threads, forks, ownership, callbacks, errors, build macros, costs
        >>config     OL_API, versions, constants
        >>status     errors and their texts
        >>co         coroutines: frames, OL_BEGIN, OL_AWAIT, OL_CALL, OL_END; children, joins, locks
@@ -79,39 +79,59 @@
      Full duplex             ol_fork: children of the root read and write at once; they share its hold.
      State across partitions ol_lock: a mutex that pauses the coroutine, not the thread. Without an await in between
                              there is nothing to lock: one coroutine runs at a time.
-     What waits for what     joins, locks and children are waited for; a wait that would close a circle gives -EDEADLK at
-                             once, and never otherwise.
+     What waits for what     joins, locks and children are waited for; a wait that would close a circle gives -EDEADLK
+                             at once, and never otherwise.
 
    THREADS
      A loop and all that belongs to it is used by one thread, the one that runs it. ol_post and ol_notify_loop may be
      called from any thread and from signal handlers; all such calls must have returned before ol_loop_destroy (join the
-     threads that make them first). ol_threads_create and ol_loop_create from any thread. Run one loop for each core, with
-     SO_REUSEPORT listeners, and let them share a pool.
+     threads that make them first). ol_threads_create and ol_loop_create from any thread. Run one loop for each core,
+     with SO_REUSEPORT listeners, and let them share a pool.
 
    FORKS
      A child of fork may go on with the loops of the thread that forked, or destroy them: at its next use a loop there
      makes new descriptors of its own and leaves the parent's alone. Operations in flight complete in the child with
-     -ECANCELED; the parent's go on. Worker threads start again with the next operation. A guest asks for ol_loop_fd
-     again. Close in the child, by ol_close, what it doesn't need: as long as it has a connection, the parent's close of it neither ends
-     it for the peer nor stops its events. A child that only calls exec has nothing to do: all descriptors of the library
-     are close-on-exec.
+     -ECANCELED (what an ol_open among them has opened stays open); the parent's go on. Worker threads start again with
+     the next operation. A guest asks for ol_loop_fd again. Close in the child, by ol_close, what it doesn't need: as long
+     as it has a connection, the parent's close of it neither ends it for the peer nor stops its events. A child that only
+     calls exec has nothing to do: all descriptors of the library are close-on-exec.
 
    OWNERSHIP AND LIFE TIME
-     ol_co, ol_op, ol_timer, ol_post_node and ol_stream are yours, at stable addresses:
+     These are yours, at stable addresses; the library uses them
        ol_co          from ol_spawn until its end.
+       ol_child       from ol_fork until its end, and until ol_wait(child) has returned where somebody waits for it.
        frames of sub-coroutines   from OL_CALL until they end; they may share a union.
-       ol_op, its buffers, dictionary and stream   the library's from ol_run/ol_submit until the await returns or
-                      `done` is called, without exception: not after a cancel, a deadline or a close either.
-       ol_timer       from start until it fires or ol_timer_stop.
+       ol_op, its buffers, dictionary and stream   from ol_run or ol_submit until the await returns or `done` is called,
+                      without exception: not after a cancel, a deadline, a close or a fork either.
+       ol_timer       from ol_timer_start until its function is called, or ol_timer_stop.
        ol_post_node   from ol_post until its function is called.
-     An ol_fd given to ol_close is closed by the library: at once, or when the last operation of its partition is done.
+       ol_handler     from ol_watch until ol_unwatch, ol_close of its fd, or a handler in its place.
+       ol_mutex       while somebody holds it or waits for it.
+       iovecs, buffers of reads and writes   from the await's first evaluation until it returns.
+       ol_backend     until the loops that have it are destroyed. Strings of a desc: until then, too.
+     An fd that is attached is closed by the library: at ol_close, or when the last operation of its partition is done, or
+     by ol_loop_destroy.
+
+   FROM INSIDE a coroutine or a callback, on the loop's thread
+                  ol_close  ol_cancel  join         spawn, submit  again              free its own struct
+     coroutine    any fd    any        ol_join      yes            -                  in OL_END_THEN
+     child        any fd    any        ol_join      yes            -                  in OL_END_THEN, if nobody waits
+     handler      any fd    any        ol_try_join  yes            while it is ready  after ol_close, ol_unwatch
+     done         any fd    any        ol_try_join  yes            ol_submit          yes
+     timer        any fd    any        ol_try_join  yes            ol_timer_start     yes
+     post         any fd    any        ol_try_join  yes            ol_post            yes
+     log          any fd    any        ol_try_join  yes            -                  -
+     A root that is spawned on the caller's own partition starts when the caller's hold ends. ol_submit: see there for
+     drains. ol_loop_stop is legal everywhere; ol_loop_step, ol_loop_run, ol_loop_drain, ol_loop_destroy and ol_gate_enter
+     give -EBUSY. The function of an OL_OP_CALL runs on another thread: of the library it may call ol_post and
+     ol_notify_loop, and ol_op_exec with an ol_exec and an ol_op of its own.
 
    ERRORS
      Negative errno values. Text that names the remedy: ol_co_error after an await, ol_op_error for an operation,
      ol_error for the other calls. -ENOSPC output too small, -EBADMSG corrupt input, -EIO device fault, -ETIMEDOUT
      deadline passed, -EAGAIN full, -ECANCELED, -ENOTSUP not built in, -EINVAL, -EBUSY, -EXDEV another partition's fd,
-     -EDEADLK a wait that could never end, -EBADF closed or stale fd. The library never prints and never exits. A broken internal invariant, or a coroutine
-     that breaks rule 3 or 4, calls the panic hook (default: abort).
+     -EDEADLK a wait that could never end, -EBADF closed or stale fd. The library never prints and never exits. A broken
+     internal invariant, or a coroutine that breaks rule 3 or 4, calls the panic hook (default: abort).
 
    BUILD MACROS, defined before the inclusion, the same in every file
      OFFLOAD_IMPLEMENTATION   in one file: the code
