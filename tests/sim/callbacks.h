@@ -2,10 +2,21 @@
 #ifndef SIM_CALLBACKS_H
 #define SIM_CALLBACKS_H
 
+/* Some open fd of the loop, or none. */
+static fdrec *any_fd(int loop) {
+    fdrec *f = w.nopen && k_below(2) ? w.open[k_below((uint32_t)w.nopen)] : NULL;
+    return f && f->loop == loop && f != w.listener[loop] ? f : NULL;
+}
+
 static void on_timer(ol_loop *loop, ol_timer *timer);
 static void timer_start(int loop, clock_timer *t) {
     const int64_t ns = k_range(0, k_below(2) ? 50 * US : 5 * MS), at = sim.now;
-    const int e = ol_timer_start(w.loop[loop], &t->t, ns, on_timer);
+    int e;
+    if (t->state == T_IDLE) {
+        t->f = any_fd(loop);
+        t->t.fd = t->f ? t->f->handle : 0;
+    }
+    e = ol_timer_start(w.loop[loop], &t->t, ns, on_timer);
     if (e) {
         CHECK("error", e == -ENOMEM && sim.stats.enomem);
         return;
@@ -13,23 +24,29 @@ static void timer_start(int loop, clock_timer *t) {
     t->loop = loop;
     t->state = T_RUNNING;
     t->due = at + ns;
+    t->since = moment();
+    place_leave(&t->stand); /* it had run out, and stood in line */
 }
 static void on_timer(ol_loop *loop, ol_timer *timer) {
     clock_timer *t = OL_CONTAINER(timer, clock_timer, t);
-    CHECK("callback", w.stepping == t->loop && loop == w.loop[t->loop] && w.nframes == 0 && !w.in_submit);
+    partition *p;
+    CHECK("callback", loop == w.loop[t->loop]);
     CHECK("time", t->state == T_RUNNING);
     CHECK("time", sim.now >= t->due);
-    check_late(t->due);
+    if (!t->f) check_late(t->due);
+    p = callback_enter(t->loop, t->f, &t->stand);
     k_trace("timer", (int64_t)(t - w.timer[t->loop]), sim.now - t->due);
     t->state = T_IDLE;
-    sim.progress++;
     COUNT(TIMER_FIRED);
     mischief(t->loop);
     if (w.phase == CHAOS && k_below(4) == 0 && t->state == T_IDLE) timer_start(t->loop, t);
+    callback_leave(p);
 }
 static void timer_stop(clock_timer *t) {
+    COUNT_IF(STOPPED_IN_LINE, t->stand.part && t->stand.hi != NOT_YET);
     ol_timer_stop(w.loop[t->loop], &t->t);
     t->state = T_IDLE;
+    place_leave(&t->stand);
 }
 
 static int queued(const note *n) { return !n->lost && n->accepted > n->runs; }
@@ -37,18 +54,20 @@ static int queued(const note *n) { return !n->lost && n->accepted > n->runs; }
 /* May run before the ol_post that queued it has returned. */
 static void on_note(ol_loop *loop, ol_post_node *node) {
     note *n = OL_CONTAINER(node, note, node);
-    CHECK("callback", w.stepping == n->loop && loop == w.loop[n->loop] && w.nframes == 0 && !w.in_submit);
+    partition *p;
+    CHECK("callback", loop == w.loop[n->loop]);
     n->runs++;
     CHECK("post", n->runs <= n->accepted + n->posting + n->lost);
-    if (n != &w.contended) {
+    p = callback_enter(n->loop, n->f, &n->stand);
+    if (n != &w.contended && !p) {
         CHECK("post", n->order >= w.last_post[n->loop][n->thread]); /* first come, first served, for each thread */
         w.last_post[n->loop][n->thread] = n->order;
     }
     n->seen = n->wanted; /* all that was written before an ol_post that found it queued */
-    sim.progress++;
     COUNT(POST_RUN);
     k_trace("post", n->thread, n->seen);
     mischief(n->loop);
+    callback_leave(p);
 }
 static int note_post(note *n) {
     int r;
@@ -66,6 +85,12 @@ static int note_post(note *n) {
 static void outside(void) {
     note *n = &w.notes[k_below(NODES)];
     const uint64_t order = ++w.posts;
+    if (n->lost) return;
+    if (!queued(n) && !n->posting && w.phase == CHAOS && (n - w.notes) % 2) { /* the others always get through */
+        n->f = any_fd(n->loop);
+        n->node.fd = n->f ? n->f->handle : 0;
+        n->since = moment();
+    }
     if (note_post(n)) return;
     n->order = order;
     n->thread = sim.in_hook ? 1 : sim.running ? 2 : 0;
@@ -122,7 +147,8 @@ static void callbacks_quiet(void) {
             if (k_below(2)) timer_stop(&w.timer[i][j]);
 }
 static void note_asleep(const note *n) {
-    if (n->loop == w.stepping && queued(n)) k_fail("lost wake-up", "sleeps although a post waits");
+    if (n->loop != w.stepping || !queued(n) || n->f) return; /* one that is gated may wait for long */
+    k_fail("lost wake-up", "sleeps although a post waits");
 }
 static void callbacks_asleep(void) {
     int i;
@@ -143,6 +169,49 @@ static void callbacks_end(void) {
     for (i = 0; i < NODES; i++) note_end(&w.notes[i]);
     for (i = 0; i < w.nposters; i++) note_end(&w.posters[i].own[0]), note_end(&w.posters[i].own[1]);
     note_end(&w.contended);
+}
+
+/* Around each step: timers whose time has come and posts that have been made before it stand in line after it. */
+static void place_before_step(place *t, fdrec *f, uint64_t since) {
+    if (f && !f->closed && !t->part) place_take(t, f->part, since, NOT_YET);
+}
+static void place_after_step(place *t, uint64_t now) {
+    if (t->part && t->hi == NOT_YET) t->hi = now;
+}
+static void callbacks_before_step(int loop) {
+    int i;
+    for (i = 0; i < TIMERS; i++) {
+        clock_timer *t = &w.timer[loop][i];
+        if (t->state == T_RUNNING && t->due <= sim.now) place_before_step(&t->stand, t->f, t->since);
+    }
+    for (i = 0; i < NODES; i++) {
+        note *n = &w.notes[i];
+        if (n->loop == loop && queued(n) && !n->posting) place_before_step(&n->stand, n->f, n->since);
+    }
+}
+static void callbacks_after_step(int loop) {
+    const uint64_t now = moment();
+    int i;
+    for (i = 0; i < TIMERS; i++) {
+        clock_timer *t = &w.timer[loop][i];
+        if (t->state == T_RUNNING && t->due > sim.now) t->since = now;
+        else place_after_step(&t->stand, now);
+    }
+    for (i = 0; i < NODES; i++)
+        if (w.notes[i].loop == loop) place_after_step(&w.notes[i].stand, now);
+}
+
+/* May somebody whose turn in line is not known hold the partition, or wait for it? */
+static int sessions_in(const partition *p);
+static int maybe_held(const partition *p) {
+    int i, k;
+    if (surely_held(p) || sessions_in(p)) return 1;
+    for (i = 0; i < w.nloops; i++)
+        for (k = 0; k < TIMERS; k++)
+            if (w.timer[i][k].state == T_RUNNING && w.timer[i][k].f && w.timer[i][k].f->part == p) return 1;
+    for (i = 0; i < NODES; i++)
+        if ((queued(&w.notes[i]) || w.notes[i].posting) && w.notes[i].f && w.notes[i].f->part == p) return 1;
+    return 0;
 }
 
 /* Is a timer or a post left that the loop must still run? */

@@ -136,7 +136,7 @@ static void extra_main(ol_co *co) {
         } else if (x->what == X_SUBMIT) {
             task_submit(x->r.loop, x->r.part);
         } else if (x->what == X_CLOSE) {
-            taint(x->f->party);
+            taint_fd(x->f);
             fd_close(x->f);
         } else if (x->what == X_WAIT) {
             if (x->r.deadline == K_NEVER) root_deadline(&x->r, MS);
@@ -148,7 +148,7 @@ static void extra_main(ol_co *co) {
             extra_wrong(x);
             OL_AWAIT(x->n, ol_read(co, x->f->handle, x->buf, 0));
             if (!x->b.canceled && !x->b.closed)
-                CHECK("error", x->n == -EINVAL || x->n == -ECANCELED || x->n == -ETIMEDOUT);
+                CHECK("error", x->n == (x->f->guest ? -ENOTSUP : -EINVAL) || x->n == -ECANCELED || x->n == -ETIMEDOUT);
         }
         if (!recover(&x->r, x->n) && x->n < 0 && w.phase == ENDING) break;
         mischief(x->r.loop);

@@ -24,6 +24,7 @@ static void pool_forks(void) {
 
 static void process_forks(void) {
     int i;
+    settle();
     k_trace("forks", w.ntasks, pool_workers());
     for (i = 0; i < w.nposters; i++) note_forked(&w.posters[i].own[0]), note_forked(&w.posters[i].own[1]);
     note_forked(&w.contended);
@@ -40,13 +41,16 @@ static void process_forks(void) {
     memset(w.in_device, 0, sizeof w.in_device);
     pool_forks();
     k_fork();
-    for (i = 0; i < w.nloops; i++) w.renewing[i] = 1;
+    for (i = 0; i < w.nloops; i++) {
+        w.renewing[i] = 1;
+        guests.fd[i] = -1; /* the child asks for it anew */
+    }
     COUNT(FORKED);
 }
 
 static void mischief_fork(int loop) {
     (void)loop;
-    if (w.forks > 0) w.forks--, process_forks();
+    if (w.forks > 0 && w.gate < 0) w.forks--, process_forks();
 }
 
 /* The first use of a loop in a child makes new descriptors, and may fail for lack of any; it is tried again. */

@@ -275,7 +275,8 @@ typedef struct k_kernel {
     int tolerant;               /* bad fd numbers are the test's intention */
     void (*interrupt)(void);    /* what another thread does; may only use calls that are legal from any thread */
     void (*asleep)(k_file *ep); /* called when a sleep begins and goes on: is it right to sleep? */
-    int (*idle)(void);          /* asked when nothing would ever wake the sleeper; 1: something was done */
+    void (*delivered)(const k_file *f, uint32_t events); /* called for each event of a registered fd */
+    int (*idle)(void); /* asked when nothing would ever wake the sleeper; 1: something was done */
     uint64_t progress, seen_progress;
     int barren;     /* epoll_wait calls that found nothing, did not block, and followed no progress */
     int barren_max; /* so many are a busy loop */
@@ -809,6 +810,7 @@ K_FN int k_harvest(k_file *ep, struct epoll_event *out, int max, int all_late) {
         k_unready(f);
         if (!m) continue;
         k_trace("event", f->fd, m);
+        if (sim.delivered) sim.delivered(f, m);
         out[n].events = m;
         out[n++].data.u64 = f->item.data;
         if (!(f->item.events & EPOLLET)) { /* level-triggered: stays on the list; one of a batch is enough here */

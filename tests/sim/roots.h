@@ -2,6 +2,8 @@
 #ifndef SIM_ROOTS_H
 #define SIM_ROOTS_H
 
+static void root_gone(root *r);
+
 /* Around every function of a coroutine. */
 static void enter(ol_co *co) {
     root *r = (root *)(void *)co;
@@ -9,15 +11,18 @@ static void enter(ol_co *co) {
     sim.now += k_range(0, 300);
     k_stall();
     sim.progress++;
+    settle();
     CHECK("resume", w.stepping == r->loop);
     CHECK("resume", !w.in_submit);
     if (w.nframes == 0 && w.goes_on != co) {
-        if (r->cls == OL_LATENCY) w.latency_runs[r->loop]++;
-        else w.batch_runs[r->loop]++;
-        w.items++;
+        if (r->raised) count_blurred(r->loop);
+        else count_run(r->loop, r->cls);
+        r->raised = 0;
         w.awaits = 0;
         k_trace("run", r->id, r->kind);
     }
+    if (r->started || r->top != r) CHECK("gate", r->part->holder == r->top);
+    if (r->ended) root_gone(r); /* its children have ended: now it ends */
     if (w.nframes == 0) w.running = co;
     w.goes_on = NULL;
     CHECK("resume", w.running == co);
@@ -40,21 +45,59 @@ static void leave_sub(ol_co *co) {
 }
 
 static void root_started(root *r) {
-    CHECK("gate", r->part->alive == 0);
-    CHECK("gate", r->ticket == r->part->started);
-    CHECK("gate", r->part->callbacks == 0);
-    r->part->started++;
-    r->part->alive = 1;
+    place_starts(&r->stand, r->part);
+    r->part->holder = r;
     r->started = 1;
     k_trace("start", r->id, r->kind);
 }
-static void root_ended(root *r) {
-    CHECK("gate", r->part->alive == 1);
-    r->part->alive = 0;
+static void root_listed(root *r) {
+    r->at = w.nroots;
+    w.roots[w.nroots++] = r;
+}
+static void root_unlisted(root *r) {
     w.roots[r->at] = w.roots[--w.nroots];
     w.roots[r->at]->at = r->at;
-    w.alive[r->loop]--;
     k_trace("end", r->id, r->kind);
+}
+static void root_gone(root *r) {
+    CHECK("gate", r->part->holder == r && r->family == 0);
+    r->part->holder = NULL;
+    w.alive[r->loop]--;
+    root_unlisted(r);
+}
+static void locks_end(root *r) { /* what it held, the library gives to the next in line */
+    int i;
+    settle();
+    for (i = 0; i < VAULTS && r->loop < LOOPS; i++)
+        if (w.vaults[r->loop][i].owner == r) vault_release(&w.vaults[r->loop][i]);
+}
+/* It has reached its end; the library learns of it right after this. A root waits for its children: one that returns is
+   gone with the last of them, any other is resumed once more. */
+static void root_ended(root *r) {
+    locks_end(r);
+    r->ended = 1;
+    if (r->family == 0) root_gone(r);
+}
+static void child_ended(root *r, int64_t value) {
+    root *top = r->top;
+    CHECK("children", r != top && top->family > 0 && r->part == top->part);
+    locks_end(r);
+    r->ended = 1;
+    r->value = value;
+    root_unlisted(r);
+    if (--top->family == 0 && top->returns) root_gone(top);
+}
+
+static void root_init(root *r, void *owner, int kind, int loop, partition *p) {
+    memset(&r->co, 0x5a, sizeof r->co); /* need not be initialised */
+    r->kind = kind;
+    r->loop = loop;
+    r->id = ++w.next_id;
+    r->started = r->canceled = r->was_due = r->family = r->ended = r->returns = r->waits = r->raised = 0;
+    r->deadline = r->surely_due = K_NEVER;
+    r->part = p;
+    r->owner = owner;
+    r->top = r;
 }
 
 /* Spawns; 0 or the error, which must have a cause. */
@@ -63,23 +106,25 @@ static int root_spawn(root *r, void *owner, int kind, int loop, partition *p, fd
     ol_loop_stats s;
     uint64_t withheld;
     const int cls = (int)k_below(3);
+    int surely, maybe;
     if (w.nroots == ROOTS) return -EAGAIN;
-    memset(&r->co, 0x5a, sizeof r->co); /* need not be initialised */
-    r->kind = kind;
-    r->loop = loop;
-    r->id = ++w.next_id;
+    settle();
+    if (f) p = f->part; /* it may just have been joined */
+    root_init(r, owner, kind, loop, p);
     r->cls = cls ? cls : f && f->cls ? f->cls : OL_BATCH;
-    r->started = r->canceled = r->was_due = 0;
-    r->deadline = r->surely_due = K_NEVER;
-    r->part = p;
-    r->owner = owner;
-    r->ticket = p->spawned;
     s.size = sizeof s;
     ol_loop_get_stats(w.loop[loop], &s);
-    withheld = s.withheld + (p->alive || p->spawned != p->started || p->callbacks);
+    withheld = s.withheld;
+    surely = surely_held(p);
+    maybe = surely || maybe_held(p);
     result = ol_spawn(w.loop[loop], &r->co, fn, f ? f->handle : 0, cls);
     ol_loop_get_stats(w.loop[loop], &s);
-    if (result == 0) CHECK("gate", s.withheld == withheld); /* waits if its partition is held, and only then */
+    if (result == 0) { /* it waits if its partition is held, and only then */
+        if (surely) CHECK("gate", s.withheld == withheld + 1);
+        if (!maybe) CHECK("gate", s.withheld == withheld);
+        CHECK("class", (int)ol__co_class(&r->co) == r->cls || (f && f->joined && f->cls < r->cls));
+        r->cls = (int)ol__co_class(&r->co);
+    }
     k_trace("spawn", r->id, result);
     if (result) {
         told(ol_error());
@@ -90,13 +135,32 @@ static int root_spawn(root *r, void *owner, int kind, int loop, partition *p, fd
         }
         return result;
     }
-    if (w.phase == ENDING) r->canceled = 1;
-    p->spawned++;
-    r->at = w.nroots;
-    w.roots[w.nroots++] = r;
+    if (w.draining == loop) r->canceled = 1;
+    {
+        const uint64_t now = moment();
+        place_take(&r->stand, p, now, now);
+        r->stand.surely = 1;
+    }
+    root_listed(r);
     w.alive[loop]++;
     COUNT_AT(ROOT, kind);
     return 0;
+}
+
+/* A child of the coroutine that runs. */
+static void child_fork(root *parent, root *c, void *owner, void (*fn)(ol_co *)) {
+    root_init(c, owner, R_CHILD, parent->loop, parent->part);
+    CHECK("error", ol_fork(&parent->co, &c->child, fn) == 0);
+    CHECK("children", !c->started);
+    c->top = parent->top;
+    c->top->family++;
+    c->cls = (int)ol__co_class(&c->co);
+    CHECK("class", c->cls == parent->cls);
+    c->canceled = ol_canceled(&c->co);
+    CHECK("error", c->canceled == (parent->canceled || w.draining == parent->loop));
+    root_listed(c);
+    k_trace("fork", parent->id, c->id);
+    COUNT(ROOT_CHILD);
 }
 
 /* An await that a deadline has ended is not recalled by a cancel that comes before its coroutine has run. */
@@ -105,14 +169,20 @@ static void root_canceled(root *r) {
     r->was_late = sim.now >= r->deadline;
 }
 static void root_cancel(root *r) {
+    int i;
+    settle();
     root_canceled(r);
+    for (i = 0; i < w.nroots && r->part->holder == r; i++)
+        if (w.roots[i]->top == r && w.roots[i] != r) root_canceled(w.roots[i]);
     k_trace("cancel", r->id, 0);
     ol_cancel(&r->co);
     CHECK("error", ol_canceled(&r->co) == 1);
 }
 static void root_deadline(root *r, int64_t ns) {
     const int64_t at = sim.now;
-    const int e = ol_deadline(&r->co, ns);
+    int e;
+    settle();
+    e = ol_deadline(&r->co, ns);
     k_trace("deadline", r->id, ns);
     if (at >= r->deadline) r->was_due = 1;
     if (e) {

@@ -16,8 +16,10 @@
    For a fuzzer: with SIM_NO_MAIN defined there is no main, and sim_run_bytes runs one program that the bytes choose.
 
    What is checked, each in O(1) where it happens:
-     gate        one root alive in a partition; roots start in the order of their spawns; not before the callbacks of
-                 operations that an earlier one submitted
+     gate        one root alive in a partition, with its children, or one callback; not before the callbacks of operations
+                 that an earlier one submitted
+     order       who comes first to a partition's line is served first: roots, joins, handlers, timers, posts
+     join, lock, deadlock, children, wait   see sharing.h; handler: handlers.h; guest: guest.h; fork: forks.h
      stream      each connection's bytes arrive complete and in order, unless the seed broke it
      operation   each accepted one completes once, with its true result if it ran; a stopped one never ran; its buffers
                  are not written afterwards, nor is any struct after the library has given it back
@@ -48,6 +50,7 @@
 #include "tally.h"
 #include "device.h"
 #include "world.h"
+#include "lines.h"
 #include "roots.h"
 #include "policies.h"
 #include "tasks.h"
@@ -55,17 +58,26 @@
 #include "streams.h"
 #include "extras.h"
 #include "callbacks.h"
+#include "flows.h"
+#include "sharing.h"
+#include "handlers.h"
+#include "guest.h"
 #include "forks.h"
 
 #include <sys/wait.h>
 
 static const workload workloads[] = {
-    /* name, build, quiet, calm, asleep, leave, end */
-    {"streams", streams_build, streams_quiet, streams_calm, NULL, NULL, streams_end},
-    {"files", files_build, NULL, NULL, NULL, NULL, NULL},
-    {"callbacks", callbacks_build, callbacks_quiet, NULL, callbacks_asleep, callbacks_leave, callbacks_end},
-    {"forks", forks_build, NULL, NULL, NULL, NULL, NULL},
-    {"pool", NULL, NULL, NULL, pool_asleep, NULL, pool_end},
+    /* name, build, quiet, calm, asleep, close, leave, end */
+    {"streams", streams_build, streams_quiet, streams_calm, NULL, NULL, NULL, streams_end},
+    {"files", files_build, NULL, NULL, NULL, NULL, NULL, NULL},
+    {"callbacks", callbacks_build, callbacks_quiet, NULL, callbacks_asleep, NULL, callbacks_leave, callbacks_end},
+    {"pool", NULL, NULL, NULL, pool_asleep, NULL, NULL, pool_end},
+    {"flows", NULL, flows_quiet, NULL, NULL, NULL, NULL, flows_end},
+    {"sharing", sharing_build, NULL, sharing_calm, NULL, NULL, NULL, sharing_end},
+    {"guests", guests_choose, NULL, NULL, NULL, NULL, NULL, NULL},
+    {"handlers", handling_build, handling_quiet, handling_calm, NULL, handling_close, NULL, handling_end},
+    {"guest connections", guests_build, NULL, NULL, NULL, NULL, NULL, NULL},
+    {"forks", forks_build, NULL, NULL, NULL, NULL, NULL, NULL},
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };
 
@@ -78,7 +90,7 @@ static void mischief_close(int loop) {
     if (!w.nopen) return;
     f = w.open[k_below((uint32_t)w.nopen)];
     if (f == w.listener[f->loop] && k_below(20)) return;
-    taint(f->party);
+    taint_fd(f);
     k_trace("mischief closes", (int64_t)(f - w.fds), 0);
     fd_close(f);
 }
@@ -133,16 +145,42 @@ static void mischief_class(int loop) {
 }
 static void mischief_submit(int loop) {
     int n = 1 + (int)k_below(k_below(4) ? 3 : 12);
-    for (; n > 0; n--) task_submit(loop, w.stepping == loop ? w.current : NULL);
+    for (; n > 0; n--) task_submit(loop, w.stepping == loop || w.gate == loop ? w.current : NULL);
+}
+static void mischief_share(int loop) {
+    fdrec *f = share_target(loop);
+    if (f && !f->closed && w.nroots < ROOTS - 64 && sharing.starts-- > 0) sharer_start(f);
+}
+static void mischief_proxy(int loop) {
+    if (sharing.proxies-- > 0) proxy_start(loop);
+}
+static void mischief_join(int loop) {
+    fdrec *a = share_target(loop), *b = share_target(loop);
+    if (a && b) try_join(loop, a, b);
+}
+static void mischief_session(int loop) {
+    if (handling.starts-- <= 0) return;
+    if (guests.is[loop] && k_below(2)) guest_session_start(loop);
+    else session_start(loop);
+}
+static void mischief_handler(int loop) {
+    session *s = session_any(loop);
+    const uint32_t what = k_below(4);
+    if (!s) return;
+    if (what == 0) session_unwatch(s);
+    else if (what == 1) session_watch(s, 1 + (int)k_below(3), 1);
+    else if (what == 2) session_watch(s, 1 + (int)k_below(3), 0);
+    session_wants(s);
 }
 
 static const struct mischief_kind {
     int weight;
     void (*fn)(int loop);
 } mischiefs[] = {
-    {1, mischief_close}, {3, mischief_spawn}, {1, mischief_cancel}, {1, mischief_deadline}, {2, mischief_task},
-    {1, policy_set},     {2, mischief_timer}, {1, mischief_post},   {1, mischief_client},   {1, mischief_pump},
-    {1, mischief_stop},  {1, mischief_class}, {1, mischief_submit}, {1, mischief_fork},
+    {1, mischief_close}, {3, mischief_spawn},   {1, mischief_cancel},  {1, mischief_deadline}, {2, mischief_task},
+    {1, policy_set},     {2, mischief_timer},   {1, mischief_post},    {1, mischief_client},   {1, mischief_pump},
+    {1, mischief_stop},  {1, mischief_class},   {1, mischief_submit},  {3, mischief_share},    {1, mischief_proxy},
+    {2, mischief_join},  {2, mischief_session}, {2, mischief_handler}, {1, mischief_fork},
 };
 enum { MISCHIEFS = sizeof mischiefs / sizeof *mischiefs };
 
@@ -212,6 +250,7 @@ static void choose_device(int i) {
     p.stop = k_below(5) == 0 ? -1 : (int)k_below(1001);
     p.fault = some(10, 100);
     dev_init(&w.device[i], name[i], &p);
+    if (k_below(2)) w.device[i].backend.forked = NULL; /* its channels are opened anew */
     if (k_below(4) == 0) w.device[i].backend.kinds = (1u << OL_OP_CRC32) | (1u << OL_OP_DEFLATE);
     w.device[i].on_take = device_takes;
     w.device[i].on_cancel = device_cancel;
@@ -286,7 +325,7 @@ static void listener_start(int i) {
 static void build(void) {
     int i;
     w.nloops = 1 + (int)k_below(LOOPS);
-    w.stepping = w.destroying = -1;
+    w.stepping = w.destroying = w.draining = w.gate = -1;
     CHECK("error", ol_version() == (OL_VERSION_MAJOR << 16 | OL_VERSION_MINOR << 8 | OL_VERSION_PATCH));
     if (k_below(4)) sim.lowest = 56 - (int)k_below(16); /* tables grow in the middle of the run */
 #if HAS_CODEC
@@ -327,9 +366,12 @@ static void on_asleep(k_file *ep) {
     if (w.stepping < 0 || k_anyone_stalled()) return;
     for (i = 0; i < WORKLOADS; i++)
         if (workloads[i].asleep) workloads[i].asleep();
-    for (i = 0; i < w.ndevs && w.stepping < LOOPS; i++)
-        if ((w.device[i].p.flags & OL_CHANNEL_NOTIFIES) && w.device[i].channel[w.stepping].finished)
+    for (i = 0; i < w.ndevs * DEV_CHANNELS && w.stepping < LOOPS; i++) {
+        const dev *d = &w.device[i / DEV_CHANNELS];
+        const dev_channel *c = &d->channel[i % DEV_CHANNELS];
+        if ((d->p.flags & OL_CHANNEL_NOTIFIES) && c->open && c->finished && c->notify == &w.loop[w.stepping]->notify)
             k_fail("lost wake-up", "sleeps although a device has announced a completion");
+    }
 }
 
 /* Nothing would wake the loop: right only if nobody waits for anything. */
@@ -358,18 +400,27 @@ static void step(int i, int64_t timeout) {
     const uint32_t forks = sim.forks;
     ol_loop_stats s;
     int r, left;
+    w.turns++;
+    if (i < LOOPS && guests.is[i]) {
+        if (!guest_round(i, timeout)) return;
+        timeout = k_below(8) ? 0 : k_range(0, 10 * US);
+    }
+    if (i < LOOPS) callbacks_before_step(i);
     s.size = sizeof s;
     ol_loop_get_stats(w.loop[i], &s);
     w.items = 0;
     w.stepping = i;
     r = ol_loop_step(w.loop[i], timeout);
     w.stepping = -1;
-    w.turns++;
     if (fork_failed(i, r)) return;
     if (r < 0) k_fail("error", "ol_loop_step gave %d: %s", r, ol_error());
-    left = w.alive[i] || w.inflight[i] || (i < LOOPS && callbacks_left(i));
+    if (i < LOOPS) callbacks_after_step(i);
+    if (i < LOOPS && guests.is[i]) guest_stepped(i);
+    sharing_sweep();
+    handling_sweep();
+    left = w.alive[i] || w.inflight[i] || (i < LOOPS && (callbacks_left(i) || handlers_left(i)));
     if (left) CHECK("count", r == 1);
-    if (!left && !w.nposters) CHECK("count", r == 0);
+    if (!left && !w.nposters && (i >= LOOPS || (sim.now > handling.pause[i] && !guests.is[i]))) CHECK("count", r == 0);
     CHECK("time", ol_now(w.loop[i]) >= earlier && ol_now(w.loop[i]) <= sim.now);
     CHECK("turn", w.items <= w.desc[i].turn);
     check_counts(i, s.turns + 1);
@@ -429,7 +480,7 @@ static void chaos(void) {
     int i, turn;
     sim.idle = on_idle;
     sim.asleep = on_asleep;
-    for (turn = 0; turn < 3000 && (turn < 100 || sim.nevents < 1500); turn++) {
+    for (turn = 0; turn < 3000 && (turn < 100 || sim.nevents < 2500); turn++) {
         if (by_bytes && !sim.ninput && turn > 20) break; /* what follows, all inputs have in common */
         i = k_below(5) ? turn % w.nloops : (int)k_below((uint32_t)w.nloops);
         mischief(i);
@@ -467,6 +518,8 @@ static void end_by_itself(void) {
     w.phase = ENDING;
     for (i = 0; i < w.nloops; i++)
         if (!w.listener[i]->closed) fd_close(w.listener[i]);
+    for (i = 0; i < WORKLOADS; i++)
+        if (workloads[i].close) workloads[i].close();
     for (i = 0; i < w.nloops; i++) {
         w.stepping = i;
         CHECK("error", ol_loop_run(w.loop[i]) == 0); /* may be stopped at once */
@@ -486,7 +539,7 @@ static void end_by_drain(void) {
     for (i = 0; i < w.nloops; i++) {
         for (j = 0; j < w.nroots; j++)
             if (w.roots[j]->loop == i) root_canceled(w.roots[j]);
-        w.stepping = i;
+        w.stepping = w.draining = i;
         r = ol_loop_drain(w.loop[i], k_below(2) ? 0 : 5 * MS);
         if (r == -ETIMEDOUT) CHECK("ending", w.alive[i] || w.inflight[i]);
         CHECK("error", r == -ETIMEDOUT || fork_failed(i, r) || (r == 0 && w.alive[i] == 0 && w.inflight[i] == 0));
@@ -499,7 +552,7 @@ static void end_by_drain(void) {
                        w.inflight[i], (long long)ENOUGH);
         }
         CHECK("ending", w.alive[i] == 0 && w.inflight[i] == 0);
-        w.stepping = -1;
+        w.stepping = w.draining = -1;
     }
     COUNT(ENDED_DRAINED);
 }
@@ -549,6 +602,10 @@ static int replaying;
 /* 1 passed. The world has been booted. */
 static int run_one(tally *t) {
     memset(&w, 0, sizeof w);
+    memset(&flows, 0, sizeof flows);
+    memset(&sharing, 0, sizeof sharing);
+    memset(&handling, 0, sizeof handling);
+    memset(&guests, 0, sizeof guests);
     memset(counted, 0, sizeof counted);
     sim.verbose = replaying;
     if (setjmp(sim.on_fail)) {

@@ -266,11 +266,13 @@ static void yielded(root *r) {
     COUNT(YIELD);
     r->latency_mark = w.latency_runs[r->loop];
     r->batch_mark = w.batch_runs[r->loop];
+    r->blur_mark = w.blur[r->loop];
 }
 /* Between a yield and its resume, at most latency_run of the one class went before each of the other. */
 static void check_share(const root *r) {
     const uint64_t latency = w.latency_runs[r->loop] - r->latency_mark, batch = w.batch_runs[r->loop] - r->batch_mark;
     const uint64_t run = w.desc[r->loop].latency_run;
+    if (w.blurred[r->loop] || w.blur[r->loop] != r->blur_mark) return;
     if (r->cls == OL_BATCH) CHECK("class", latency <= run * batch);
     if (r->cls == OL_LATENCY) CHECK("class", batch <= 1 + latency / run);
 }

@@ -19,6 +19,10 @@
     X(ROOT_CLIENT, "roots", "client", 1)                                                                               \
     X(ROOT_EXTRA, "roots", "extra", 1)                                                                                 \
     X(ROOT_PUMP, "roots", "pump end", 1)                                                                               \
+    X(ROOT_SHARER, "roots", "sharer", 1)                                                                               \
+    X(ROOT_PROXY, "roots", "proxy", 1)                                                                                 \
+    X(ROOT_RELIEF, "roots", "relief of a handler", 1)                                                                  \
+    X(ROOT_CHILD, "roots", "child", 1)                                                                                 \
     X(WITHHELD, "roots", "waited for its partition", 1)                                                                \
     X(HANDED_OVER, "roots", "handed over to another", 1)                                                               \
     X(WENT_ON, "roots", "went on after a cancel or a deadline", 1)                                                     \
@@ -87,10 +91,55 @@
     X(POOL_CALLS_FULL, "pool", "all but one of several busy with calls", 1)                                            \
     X(POOL_AFTER_FORK, "pool", "used after a fork", 1)                                                                 \
     X(VISITOR, "pool", "a loop that comes and goes", 1)                                                                \
-    X(STALE, "kernel", "stale event dropped", 1)
+    X(STALE, "kernel", "stale event dropped", 1)                                                                       \
+    X(JOINED, "sharing", "partitions joined", 1)                                                                       \
+    X(JOIN_DONE, "sharing", "join", 1)                                                                                 \
+    X(TRY_JOINED, "sharing", "try_join", 1)                                                                            \
+    X(JOIN_BUSY, "sharing", "try_join EBUSY", 1)                                                                       \
+    X(LOCKED, "sharing", "lock", 1)                                                                                    \
+    X(DEADLOCKS, "sharing", "EDEADLK", 1)                                                                              \
+    X(WAITED, "sharing", "wait for a child", 1)                                                                        \
+    X(WAITED_ALL, "sharing", "wait for all", 1)                                                                        \
+    X(AW_BUSY, "sharing", "second reader EBUSY", 1)                                                                    \
+    X(PROXIED, "sharing", "proxy joined", 1)                                                                           \
+    X(FLOW_COMPLETE, "sharing", "flow complete", 1)                                                                    \
+    X(FLOW_BROKEN, "sharing", "flow broken on purpose", 1)                                                             \
+    X(HANDLED, "handlers", "called", 1)                                                                                \
+    X(SESSION_ECHO, "handlers", "echo", 1)                                                                             \
+    X(SESSION_PROXY, "handlers", "proxy side", 1)                                                                      \
+    X(REPLACED, "handlers", "replaced", 1)                                                                             \
+    X(RELIEVED, "handlers", "relieved", 1)                                                                             \
+    X(TRY_READ, "handlers", "read", 1)                                                                                 \
+    X(TRY_WRITTEN, "handlers", "write", 1)                                                                             \
+    X(TRY_FOREIGN, "handlers", "foreign fd refused", 1)                                                                \
+    X(TRY_ACCEPTED, "handlers", "accept", 1)                                                                           \
+    X(TRY_FULL, "handlers", "accept without a free fd", 1)                                                             \
+    X(GATED, "handlers", "gated timer or post", 1)                                                                     \
+    X(STOPPED_IN_LINE, "handlers", "gated timer stopped in line", 1)                                                   \
+    X(GUEST, "guests", "loop is a guest", 1)                                                                           \
+    X(SESSION_GUEST, "guests", "guest's connection", 1)                                                                \
+    X(LET_IN, "guests", "event let in", 1)                                                                             \
+    X(WITHHELD_GUEST, "guests", "event withheld", 1)
 
 /* The library's functions. run.sh compares the list with offload.h. */
 #define CALLS(X)                                                                                                       \
+    X(ol_join, "awaits")                                                                                               \
+    X(ol_lock, "awaits")                                                                                               \
+    X(ol_wait, "awaits")                                                                                               \
+    X(ol_fork, "calls")                                                                                                \
+    X(ol_try_join, "calls")                                                                                            \
+    X(ol_unlock, "calls")                                                                                              \
+    X(ol_watch, "calls")                                                                                               \
+    X(ol_unwatch, "calls")                                                                                             \
+    X(ol_try_read, "calls")                                                                                            \
+    X(ol_try_readv, "calls")                                                                                           \
+    X(ol_try_write, "calls")                                                                                           \
+    X(ol_try_writev, "calls")                                                                                          \
+    X(ol_try_accept, "calls")                                                                                          \
+    X(ol_loop_fd, "calls")                                                                                             \
+    X(ol_attach_guest, "calls")                                                                                        \
+    X(ol_gate_enter, "calls")                                                                                          \
+    X(ol_gate_leave, "calls")                                                                                          \
     X(ol_read, "awaits")                                                                                               \
     X(ol_readv, "awaits")                                                                                              \
     X(ol_write, "awaits")                                                                                              \
@@ -190,6 +239,23 @@ static uint64_t counted[ROWS_N]; /* in this seed */
 #define COUNT_IF(row, condition) ((void)(counted[T_##row] += (condition) ? 1u : 0u))
 
 /* From here on each call of the library counts itself. */
+#define ol_join(...) (counted[C_ol_join]++, ol_join(__VA_ARGS__))
+#define ol_lock(...) (counted[C_ol_lock]++, ol_lock(__VA_ARGS__))
+#define ol_wait(...) (counted[C_ol_wait]++, ol_wait(__VA_ARGS__))
+#define ol_fork(...) (counted[C_ol_fork]++, ol_fork(__VA_ARGS__))
+#define ol_try_join(...) (counted[C_ol_try_join]++, ol_try_join(__VA_ARGS__))
+#define ol_unlock(...) (counted[C_ol_unlock]++, ol_unlock(__VA_ARGS__))
+#define ol_watch(...) (counted[C_ol_watch]++, ol_watch(__VA_ARGS__))
+#define ol_unwatch(...) (counted[C_ol_unwatch]++, ol_unwatch(__VA_ARGS__))
+#define ol_try_read(...) (counted[C_ol_try_read]++, ol_try_read(__VA_ARGS__))
+#define ol_try_readv(...) (counted[C_ol_try_readv]++, ol_try_readv(__VA_ARGS__))
+#define ol_try_write(...) (counted[C_ol_try_write]++, ol_try_write(__VA_ARGS__))
+#define ol_try_writev(...) (counted[C_ol_try_writev]++, ol_try_writev(__VA_ARGS__))
+#define ol_try_accept(...) (counted[C_ol_try_accept]++, ol_try_accept(__VA_ARGS__))
+#define ol_loop_fd(...) (counted[C_ol_loop_fd]++, ol_loop_fd(__VA_ARGS__))
+#define ol_attach_guest(...) (counted[C_ol_attach_guest]++, ol_attach_guest(__VA_ARGS__))
+#define ol_gate_enter(...) (counted[C_ol_gate_enter]++, ol_gate_enter(__VA_ARGS__))
+#define ol_gate_leave(...) (counted[C_ol_gate_leave]++, ol_gate_leave(__VA_ARGS__))
 #define ol_read(...) (counted[C_ol_read]++, ol_read(__VA_ARGS__))
 #define ol_readv(...) (counted[C_ol_readv]++, ol_readv(__VA_ARGS__))
 #define ol_write(...) (counted[C_ol_write]++, ol_write(__VA_ARGS__))

@@ -240,7 +240,7 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     } else if (n == -EAGAIN) {
         COUNT(OP_REFUSED);
         policy_judge_full(t);
-    } else if (w.renewing[t->loop] && (n == -EMFILE || n == -ENOSPC || n == -ENOMEM)) {
+    } else if (sim.forks && (n == -EMFILE || n == -ENOSPC || n == -ENOMEM)) {
         COUNT(FORK_FAILED);
     } else if (n != -ENOMEM && t->kind == OL_OP_FILE) {
         CHECK("error", n == -EMFILE || (n == -ENOTSUP && w.old_kernel));
@@ -260,9 +260,9 @@ static void task_done(ol_loop *on, ol_op *op) {
     const int loop = t->loop;
     CHECK("callback", !w.in_submit && w.stepping == t->loop && w.nframes == 0);
     CHECK("operation", t->inflight);
-    if (t->cls == OL_LATENCY) w.latency_runs[loop]++;
-    else w.batch_runs[loop]++;
-    w.items++;
+    settle();
+    count_run(loop, t->cls);
+    if (p) CHECK("gate", !p->busy);
     sim.progress++;
     task_end(t);
     judge_task(t, NULL, NULL, op->result);
@@ -302,7 +302,7 @@ static void task_submit(int loop, partition *p) {
     }
     if (p) p->callbacks--;
     task_end(t);
-    CHECK("error", r == -EAGAIN || r == -ENOMEM || fork_failed(loop, r));
+    CHECK("error", r == -EAGAIN || r == -ENOMEM || fork_failed(loop, r) || (r == -ECANCELED && w.phase == ENDING));
     judge_task(t, NULL, NULL, r);
 }
 

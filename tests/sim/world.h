@@ -21,6 +21,9 @@ enum {
     NODES = 8,
     POSTERS = 2,
     SENDERS = 3 + POSTERS, /* who posts: the loop's thread, interrupts, the outside, posters */
+    VAULTS = 4,
+    FLOWS = 64,
+    SESSIONS = 64,
     DEPTH = 6,
     BODY = 1500, /* bytes of a message at most */
     FILES = 4
@@ -33,21 +36,40 @@ enum {
 #define ENOUGH ((int64_t)10000 * MS) /* virtual time in which everything ends once the faults have stopped */
 #define LATE (40 * MS)               /* how late a time may be noticed: other loops' sleeps and spins included */
 
-typedef struct partition { /* a partition */
-    int alive;             /* roots started and not ended */
-    uint32_t spawned, started;
-    int callbacks; /* operations in callback form whose `done` has not returned */
-    int inflight;  /* operations accepted, not known to be complete */
-    int closes;    /* fds of it that were closed */
-    struct fdrec *fd;
+struct root;
+typedef struct place {      /* what stands in line for a partition, or may: lines.h */
+    struct partition *part; /* NULL: nowhere */
+    struct partition *came; /* where it came: part, or one that was joined to it since */
+    uint64_t lo, hi;        /* between these moments; hi NOT_YET: perhaps it is not there */
+    struct place *next, *prev;
+    int surely; /* a root that is to start: while it is there, the partition is held */
+} place;
+#define NOT_YET UINT64_MAX
+
+typedef struct partition {  /* a partition */
+    struct root *holder;    /* the root that lives in it */
+    int busy;               /* a callback runs in it */
+    int callbacks;          /* operations in callback form whose `done` has not returned */
+    int inflight;           /* operations accepted, not known to be complete */
+    int closes;             /* fds of it that were closed */
+    struct fdrec *fd;       /* one of its fds */
+    place line;             /* head of a ring, in no order */
+    struct partition *into; /* it was joined to this one, then */
+    uint64_t merged;
 } partition;
 
 typedef struct fdrec { /* a fd that the library has */
     ol_fd handle;
     int loop, cls, closed, at; /* at: place among the open ones */
+    int guest;                 /* polled by a loop that is not the library's */
+    int joined;                /* it was: its class is its partition's */
+    int joins;                 /* may be joined: nothing at its other end waits for anything in here */
     partition *part;
     struct party *party;
-    int inherited; /* open when the process forked */
+    struct flow *flow;       /* who talks to it from outside */
+    struct session *session; /* whose handlers watch it */
+    int readers;             /* coroutines inside ol_read */
+    int inherited;           /* open when the process forked */
 } fdrec;
 
 typedef struct party { /* who talks to a server: a script outside, or a client coroutine */
@@ -64,21 +86,43 @@ typedef struct party { /* who talks to a server: a script outside, or a client c
     int64_t lag;
 } party;
 
-enum { R_ACCEPTOR, R_CONN, R_CLIENT, R_EXTRA, R_PUMP, R_KINDS };
-typedef struct root { /* embedded first in everything that is a root coroutine */
-    ol_co co;
+enum { R_ACCEPTOR, R_CONN, R_CLIENT, R_EXTRA, R_PUMP, R_SHARER, R_PROXY, R_RELIEF, R_CHILD, R_KINDS };
+enum { WAITS_NOT, WAITS_JOIN, WAITS_LOCK, WAITS_CHILD, WAITS_ALL };
+typedef struct root { /* embedded first in everything that is a root coroutine, or a child */
+    union {
+        ol_co co;
+        ol_child child;
+    };
     int kind, loop, id, at, cls;
+    int raised; /* its class has changed since it was woken, perhaps */
     int started, canceled;
-    int was_late; /* when it was cancelled: its deadline had passed */
-    int was_due;  /* a deadline may have stopped the operation of this await before it was set anew */
-    uint32_t ticket;
+    int was_late;     /* when it was cancelled: its deadline had passed */
+    int was_due;      /* a deadline may have stopped the operation of this await before it was set anew */
     int64_t deadline; /* not before this may it time out */
     int64_t surely_due;
     uint64_t set_in; /* the round in which that was set */
     partition *part;
-    void *owner;                       /* the struct that embeds it */
-    uint64_t latency_mark, batch_mark; /* runs of each class when it last yielded */
+    place stand;        /* to start, or to join */
+    struct root *top;   /* of a child: its root; else itself */
+    int family;         /* of a root: children alive */
+    int ended, returns; /* has it reached its end? by OL_RETURN, with children? */
+    int64_t value;      /* what it ended with */
+    int waits;          /* for what, and for which */
+    fdrec *waits_fd;
+    struct vault *waits_vault;
+    struct root *waits_child;
+    uint64_t seen;
+    void *owner;                                  /* the struct that embeds it */
+    uint64_t latency_mark, batch_mark, blur_mark; /* runs of each class when it last yielded */
 } root;
+
+typedef struct vault { /* what a lock guards */
+    ol_mutex m;
+    int loop;
+    root *owner, *line[ROOTS];
+    int n;
+    uint64_t stamp; /* of the latest to own it */
+} vault;
 
 typedef struct task { /* an operation and its buffers */
     ol_op op;
@@ -110,6 +154,9 @@ typedef struct clock_timer {
     ol_timer t;
     int state, loop;
     int64_t due;
+    fdrec *f;       /* that it names */
+    uint64_t since; /* up to this moment its time had surely not come */
+    place stand;
 } clock_timer;
 
 typedef struct note { /* a post */
@@ -119,6 +166,9 @@ typedef struct note { /* a post */
     int runs, wanted, seen, loop, thread;
     int lost;       /* its thread is gone, in the middle of a post */
     uint64_t order; /* of the call that queued it, among those of its thread */
+    fdrec *f;       /* that it names */
+    uint64_t since; /* before this moment it was not posted */
+    place stand;
 } note;
 
 typedef struct poster { /* a thread of the application that posts */
@@ -152,6 +202,12 @@ static struct world {
     fdrec *open[FDS];
     int nopen;
     fdrec *listener[LOOPS];
+    fdrec *by_number[K_FDS]; /* the latest of each number */
+    uint64_t clock;          /* of lines.h */
+    root *waiting[ROOTS];    /* for a join, a lock, a child; in the order in which they began to */
+    int nwaiting;
+    uint64_t stamps;
+    vault vaults[LOOPS][VAULTS];
     root *roots[ROOTS];
     int nroots, alive[ALL_LOOPS], next_id;
     task *tasks[TASKS];
@@ -165,6 +221,8 @@ static struct world {
     int nposters, posters_end;
     k_inode *file[FILES];
     uint64_t latency_runs[ALL_LOOPS], batch_runs[ALL_LOOPS]; /* taken from the ready queues */
+    int blurred[ALL_LOOPS];   /* a handler may have been taken from them, or may yet, that is not called any more */
+    uint64_t blur[ALL_LOOPS]; /* or perhaps, nobody knows of which class */
     uint64_t turns;
     uint64_t steps[ALL_LOOPS]; /* rounds that have ended */
     int64_t began[ALL_LOOPS];  /* when the last of them began */
@@ -173,7 +231,9 @@ static struct world {
     uint64_t software[ALL_LOOPS], offloaded[ALL_LOOPS], parked[ALL_LOOPS], perhaps[ALL_LOOPS]; /* operations */
     uint32_t in_device[ALL_LOOPS][DEVS][4];                                                    /* by line */
     partition *current; /* whose root or callback runs */
+    int draining;       /* the loop that is; -1 none */
     int stepping;       /* the loop that is inside a step, -1 none */
+    int gate;           /* the guest whose event is handled, -1 none */
     int in_submit;
     ol_frame *frames[DEPTH + 4]; /* that are running, outermost first */
     int nframes;
@@ -188,6 +248,7 @@ typedef struct workload {
     void (*quiet)(void);  /* the faults stop, and what hung or fell silent goes on; may come twice */
     int (*calm)(void);    /* 1: all of it has come to its end, or never will by itself */
     void (*asleep)(void); /* the loop w.stepping sleeps, and no thread can run: is that right? */
+    void (*close)(void);  /* all has come to its end but those who only wait for others */
     void (*leave)(void);  /* the loops are about to be destroyed */
     void (*end)(void);    /* they are gone */
 } workload;
@@ -223,9 +284,13 @@ static uint32_t crc_slow(uint32_t crc, const unsigned char *p, uint64_t n) {
 }
 
 static partition *part_new(void) {
+    partition *p;
     if (w.nparts == PARTS) k_fail("test", "PARTS is too small");
-    return &w.parts[w.nparts++];
+    p = &w.parts[w.nparts++];
+    p->line.next = p->line.prev = &p->line;
+    return p;
 }
+static void settle(void);
 
 static fdrec *fd_new(int loop, ol_fd handle, int cls, partition *p, party *who) {
     fdrec *f;
@@ -236,6 +301,8 @@ static fdrec *fd_new(int loop, ol_fd handle, int cls, partition *p, party *who) 
     f->cls = cls;
     f->part = p;
     f->party = who;
+    f->joins = who && who->outside;
+    w.by_number[(uint32_t)handle] = f;
     f->at = w.nopen;
     w.open[w.nopen++] = f;
     w.attached[loop]++;
@@ -246,12 +313,22 @@ static fdrec *fd_new(int loop, ol_fd handle, int cls, partition *p, party *who) 
 static void taint(party *p) {
     if (p) p->tainted = 1;
 }
+static void flow_taint(struct flow *f);
+static void session_closed(struct session *s);
+/* Whatever runs over this fd need not come to its end any more. */
+static void taint_fd(fdrec *f) {
+    taint(f->party);
+    flow_taint(f->flow);
+}
 
 /* Closes as anybody may, and checks what close promises. */
 static int fd_close(fdrec *f) {
-    const int fd = (int)(uint32_t)f->handle, was_closed = f->closed, idle = f->part->inflight == 0;
+    const int fd = (int)(uint32_t)f->handle, was_closed = f->closed;
     const k_file *file;
-    int r, i;
+    int r, i, idle, shut = 0;
+    settle();
+    if (!was_closed && sim.file[fd]->end) shut = sim.file[fd]->end->wr_shut;
+    idle = f->part->inflight == 0;
     if (!was_closed) {
         f->closed = 1;
         f->part->closes++;
@@ -263,10 +340,11 @@ static int fd_close(fdrec *f) {
     CHECK("error", r == (was_closed ? -EBADF : 0));
     COUNT(CLOSES);
     if (was_closed) return r;
+    if (f->session) session_closed(f->session);
     file = sim.file[fd];
     if (idle) CHECK("close", file == NULL);
     if (file && file->type == K_SOCKET && f->inherited) /* the connection is the parent's, too */
-        CHECK("fork", !file->end->wr_shut || file->end->state != K_UP);
+        CHECK("fork", shut || !file->end->wr_shut || file->end->state != K_UP);
     else if (file && file->type == K_SOCKET) CHECK("close", file->end->wr_shut || file->end->state != K_UP);
     for (i = 0; i < w.ntasks; i++)
         if (w.tasks[i]->part == f->part && w.tasks[i]->pin) CHECK("close", w.tasks[i]->asked);
