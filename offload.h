@@ -92,9 +92,9 @@
      A child of fork may go on with the loops of the thread that forked, or destroy them: at its next use a loop there
      makes new descriptors of its own and leaves the parent's alone. Operations in flight complete in the child with
      -ECANCELED (what an ol_open among them has opened stays open); the parent's go on. Worker threads start again with
-     the next operation. A guest asks for ol_loop_fd again. Close in the child, by ol_close, what it doesn't need: as long
-     as it has a connection, the parent's close of it neither ends it for the peer nor stops its events. A child that only
-     calls exec has nothing to do: all descriptors of the library are close-on-exec.
+     the next operation. A guest asks for ol_loop_fd again. Close in the child, by ol_close, what it doesn't need: as
+     long as it has a connection, the parent's close of it neither ends it for the peer nor stops its events. A child
+     that only calls exec has nothing to do: all descriptors of the library are close-on-exec.
 
    OWNERSHIP AND LIFE TIME
      These are yours, at stable addresses; the library uses them
@@ -109,8 +109,8 @@
        ol_mutex       while somebody holds it or waits for it.
        iovecs, buffers of reads and writes   from the await's first evaluation until it returns.
        ol_backend     until the loops that have it are destroyed. Strings of a desc: until then, too.
-     An fd that is attached is closed by the library: at ol_close, or when the last operation of its partition is done, or
-     by ol_loop_destroy.
+     An fd that is attached is closed by the library: at ol_close, or when the last operation of its partition is done,
+     or by ol_loop_destroy.
 
    FROM INSIDE a coroutine or a callback, on the loop's thread
                   ol_close  ol_cancel  join         spawn, submit  again              free its own struct
@@ -122,9 +122,9 @@
      post         any fd    any        ol_try_join  yes            ol_post            yes
      log          any fd    any        ol_try_join  yes            -                  -
      A root that is spawned on the caller's own partition starts when the caller's hold ends. ol_submit: see there for
-     drains. ol_loop_stop is legal everywhere; ol_loop_step, ol_loop_run, ol_loop_drain, ol_loop_destroy and ol_gate_enter
-     give -EBUSY. The function of an OL_OP_CALL runs on another thread: of the library it may call ol_post and
-     ol_notify_loop, and ol_op_exec with an ol_exec and an ol_op of its own.
+     drains. ol_loop_stop is legal everywhere; ol_loop_step, ol_loop_run, ol_loop_drain, ol_loop_destroy and
+     ol_gate_enter give -EBUSY. The function of an OL_OP_CALL runs on another thread: of the library it may call ol_post
+     and ol_notify_loop, and ol_op_exec with an ol_exec and an ol_op of its own.
 
    ERRORS
      Negative errno values. Text that names the remedy: ol_co_error after an await, ol_op_error for an operation,
@@ -423,8 +423,8 @@ enum {                      /* ol_frame.bits of the root */
         case __LINE__:;                                                                                                \
     } while (0)
 
-/* Ends this coroutine (or sub-coroutine) with a result. A root's end waits for its children. OL_END_THEN's `after` is not
-   evaluated: a root that is freed there leaves by a break or a goto to it instead. */
+/* Ends this coroutine (or sub-coroutine) with a result. A root's end waits for its children. OL_END_THEN's `after` is
+   not evaluated: a root that is freed there leaves by a break or a goto to it instead. */
 #define OL_RETURN(value)                                                                                               \
     do {                                                                                                               \
         (void)ol__end(ol__co, ol__frame, (value), 0);                                                                  \
@@ -469,8 +469,8 @@ OL_API int ol_set_class(ol_co *co, int cls);
 OL_API int ol_canceled(const ol_co *co);
 
 /* Sets the coroutine's one deadline, `ns` nanoseconds from now; OL_NEVER: none; 0 or less: it has passed. When it
-   passes, the await under way and each later one end with -ETIMEDOUT until it is set again; but what a wait for an fd has
-   got by the time that the coroutine runs is not lost. -ENOMEM if the timer heap can't grow. */
+   passes, the await under way and each later one end with -ETIMEDOUT until it is set again; but what a wait for an fd
+   has got by the time that the coroutine runs is not lost. -ENOMEM if the timer heap can't grow. */
 #define OL_NEVER INT64_MAX
 OL_API int ol_deadline(ol_co *co, int64_t ns);
 
@@ -590,8 +590,8 @@ OL_API int ol_loop_create(ol_loop **loop, const ol_loop_desc *desc);
    called from inside the loop; an error of the system, when it can't ask for completions. */
 OL_API int ol_loop_destroy(ol_loop *loop);
 
-/* Runs until ol_loop_stop, or until no coroutine, handler, timer, operation or post is left. 0, -EBUSY if it runs already, or an error
-   of epoll. */
+/* Runs until ol_loop_stop, or until no coroutine, handler, timer, operation or post is left. 0, -EBUSY if it runs
+   already, or an error of epoll. */
 OL_API int ol_loop_run(ol_loop *loop);
 
 /* One round: waits for at most timeout_ns (0: not at all; -1: without limit), then runs what is ready.
@@ -615,13 +615,13 @@ OL_API void ol_loop_get_stats(const ol_loop *loop, ol_loop_stats *stats);
 OL_API int64_t ol_now(const ol_loop *loop);
 
 /* Inside another loop (libevent, libuv, a server's own): watch this fd for readability, level-triggered, and call
-   ol_loop_step(loop, 0) when it is readable. From the first call of this on, each step ends armed: the fd turns readable
-   when a kernel event, a completion, a post or a timer is due, and after calls from outside a step that make work. An fd
-   >= 0 that stays the loop's, or a negative errno. Costs at most two system calls a step. */
+   ol_loop_step(loop, 0) when it is readable. From the first call of this on, each step ends armed: the fd turns
+   readable when a kernel event, a completion, a post or a timer is due, and after calls from outside a step that make
+   work. An fd >= 0 that stays the loop's, or a negative errno. Costs at most two system calls a step. */
 OL_API int ol_loop_fd(ol_loop *loop);
 
-/* A function called from the loop on behalf of any thread. Zero it once; the library only writes `next` and what ends in
-   an underscore. */
+/* A function called from the loop on behalf of any thread. Zero it once; the library only writes `next` and what ends
+   in an underscore. */
 typedef struct OL__ALIGNED ol_post_node {
     void (*fn)(ol_loop *loop, struct ol_post_node *node); /* called once for each accepted post */
     void *next;                                           /* NULL while it is not posted */
@@ -632,9 +632,9 @@ typedef struct OL__ALIGNED ol_post_node {
     uint32_t reserved;
 } ol_post_node;
 
-/* Queues node; from any thread and from signal handlers; allocates nothing, takes no lock, can't fail for lack of
-   room, leaves ol_error alone. 0, or -EBUSY if the node is still queued from an earlier post: then its function is going to be called anyway,
-   and will see all that was written before this call. FIFO for posts of one thread. */
+/* Queues node; from any thread and from signal handlers; allocates nothing, takes no lock, can't fail for lack of room,
+   leaves ol_error alone. 0, or -EBUSY if the node is still queued from an earlier post: then its function is going to
+   be called anyway, and will see all that was written before this call. FIFO for posts of one thread. */
 OL_API int ol_post(ol_loop *loop, ol_post_node *node);
 
 /* A timer with a callback. Zero it once. */
@@ -708,9 +708,9 @@ OL_API int ol_wait_readable(ol_co *co, ol_fd fd) OL__MUST_USE;
 OL_API int ol_wait_writable(ol_co *co, ol_fd fd) OL__MUST_USE;
 OL_API int ol_again(ol_loop *loop, ol_fd fd, int write);
 
-/* Handlers: a callback for each fd, gated like coroutines: while the partition is held it is not called. Level-triggered:
-   it is called again as long as what it watches for is there. Mix handlers and coroutines as you like; while a coroutine
-   lives in the partition, the handler waits. */
+/* Handlers: a callback for each fd, gated like coroutines: while the partition is held it is not called. Level-
+   triggered: it is called again as long as what it watches for is there. Mix handlers and coroutines as you like; while
+   a coroutine lives in the partition, the handler waits. */
 
 enum { OL_READABLE = 1, OL_WRITABLE = 2 };
 
@@ -724,19 +724,19 @@ typedef struct OL__ALIGNED ol_handler { /* zero it once */
 } ol_handler;
 
 /* Calls fn from the loop whenever fd is ready for one of `events`. An fd has one handler: another call changes what it
-   watches for, or replaces it. From inside it: anything but running the loop; if it closes its fd or is replaced, it may
-   free its struct. An operation that it submits holds the partition until `done` has returned. Use the ol_try_ functions;
-   after calls of your own that end with EAGAIN, call ol_again. Watch for OL_WRITABLE only while you have something to
-   write. 0, -EBADF, -EINVAL. */
+   watches for, or replaces it. From inside it: anything but running the loop; if it closes its fd or is replaced, it
+   may free its struct. An operation that it submits holds the partition until `done` has returned. Use the ol_try_
+   functions; after calls of your own that end with EAGAIN, call ol_again. Watch for OL_WRITABLE only while you have
+   something to write. 0, -EBADF, -EINVAL. */
 OL_API int ol_watch(ol_loop *loop, ol_fd fd, ol_handler *handler, int events,
                     void (*fn)(ol_loop *loop, ol_handler *handler, int ready));
 
 /* Ends it; fn will not be called. ol_close does it, too. 0 or -EBADF. */
 OL_API int ol_unwatch(ol_loop *loop, ol_fd fd);
 
-/* Without waiting, for handlers and anywhere else on the loop's thread: the bytes transferred (reads: 0 at the end of the
-   stream; writes: perhaps fewer than asked for), or -EAGAIN, -EBADF, -EXDEV (somebody else holds the fd's partition),
-   -EBUSY (a coroutine waits for it), or the error of the system call. */
+/* Without waiting, for handlers and anywhere else on the loop's thread: the bytes transferred (reads: 0 at the end of
+   the stream; writes: perhaps fewer than asked for), or -EAGAIN, -EBADF, -EXDEV (somebody else holds the fd's
+   partition), -EBUSY (a coroutine waits for it), or the error of the system call. */
 OL_API int64_t ol_try_read(ol_loop *loop, ol_fd fd, void *buf, size_t len);
 OL_API int64_t ol_try_readv(ol_loop *loop, ol_fd fd, const struct iovec *iov, int n);
 OL_API int64_t ol_try_write(ol_loop *loop, ol_fd fd, const void *buf, size_t len);
@@ -756,8 +756,8 @@ OL_API int ol_attach_guest(ol_loop *loop, int fd, int cls, ol_fd *handle);
 /* Call it when the other loop reports `ready` (OL_READABLE, OL_WRITABLE) for the fd. 1: handle the event now, then call
    ol_gate_leave; operations that you submit in between hold the partition until their `done` has returned. 0: the
    partition is held; stop polling the fd (if you poll level-triggered). When it is free, ol_loop_step calls the handler
-   with all that was withheld; poll again from then on. -EBADF, -EINVAL (no guest's fd, no handler), -EBUSY (inside a step,
-   or ol_gate_leave was not called). */
+   with all that was withheld; poll again from then on. -EBADF, -EINVAL (no guest's fd, no handler), -EBUSY (inside a
+   step, or ol_gate_leave was not called). */
 OL_API int ol_gate_enter(ol_loop *loop, ol_fd handle, int ready);
 OL_API int ol_gate_leave(ol_loop *loop); /* 0, or -EINVAL without ol_gate_enter */
 
@@ -909,8 +909,9 @@ OL_API ol_op *ol_prep_call(ol_op *op, int64_t (*fn)(void *arg), void *arg);
    flight), -EAGAIN (full), -ENOTSUP, -ECANCELED, -ETIMEDOUT. */
 OL_API int ol_run(ol_co *co, ol_op *op) OL__MUST_USE;
 
-/* Callback form: `done` is called once, from the loop, never from here. Submitted by a coroutine, or by a callback that holds a
-   partition, the operation belongs to that partition and holds it. 0: accepted; otherwise a negative errno and `done` isn't called. */
+/* Callback form: `done` is called once, from the loop, never from here. Submitted by a coroutine, or by a callback that
+   holds a partition, the operation belongs to that partition and holds it. 0: accepted; otherwise a negative errno and
+   `done` isn't called. */
 OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *loop, ol_op *op));
 
 /* A request: the operation still completes, with -ECANCELED if it was stopped in time, else with its true result. 0, or
@@ -973,14 +974,11 @@ OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy);
 OL_API void ol_loop_get_policy(const ol_loop *loop, ol_policy *policy);
 
 /* ---------------------------------------------------------------------------------------------------------------- */
-/* >>backend
-
-   A backend executes operations. It is one vtable; each loop opens a channel of its own and calls it from its thread
-   only. The built-in pool is written to the same contract; examples/backend.c has another.
-
-   Contract: each operation that submit accepted is returned by poll exactly once, with op->result set, also after
-   cancel. poll and look never block. submit does no heavy work. A full channel accepts fewer. While it has an operation,
-   a backend may use op->next_ and nothing else of the library's members. */
+/* >>backend  A backend executes operations. It is one vtable; each loop opens a channel of its own and calls it from
+   its thread only. The built-in pool is written to the same contract; examples/backend.c has another.  Contract: each
+   operation that submit accepted is returned by poll exactly once, with op->result set, also after cancel. poll and
+   look never block. submit does no heavy work. A full channel accepts fewer. While it has an operation, a backend may
+   use op->next_ and nothing else of the library's members. */
 
 #define OL_BACKEND_VERSION 1
 
@@ -1019,8 +1017,9 @@ struct ol_backend {
     int (*cancel)(void *channel, ol_op *op);
     /* Closes the channel; nothing is in flight. When it returns, no thread may touch `notify` any more. */
     void (*close)(void *channel);
-    /* In the child of a fork, before anything else is called there: forget what is in flight, threads are gone; the loop
-       completes it with -ECANCELED. 0 or a negative errno. NULL: the loop opens a new channel and forgets this one. */
+    /* In the child of a fork, before anything else is called there: forget what is in flight, threads are gone; the
+       loop completes it with -ECANCELED. 0 or a negative errno. NULL: the loop opens a new channel and forgets this
+       one. */
     int (*forked)(void *channel);
 };
 
@@ -2531,9 +2530,9 @@ OL_API int ol__root_end(ol_co *co, int resume) {
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>lock: waiting on each other: children, joins, locks                                                            */
 
-/* Who waits for whom: for a lock, its holder; for a partition, its root and all children, since it is free when they have
-   ended; for a child, that child. A wait that would close a circle is refused. A circle is closed by a coroutine that
-   starts to wait, or by a join that moves a line of others behind its own root: there it is looked for. */
+/* Who waits for whom: for a lock, its holder; for a partition, its root and all children, since it is free when they
+   have ended; for a child, that child. A wait that would close a circle is refused. A circle is closed by a coroutine
+   that starts to wait, or by a join that moves a line of others behind its own root: there it is looked for. */
 static int ol__seen(ol_loop *loop, ol_co *co) {
     if (co->frame.bits & OL__CO_SEEN) return 0;
     void *p = ol__grow(loop->seen, &loop->seen_capacity, loop->seen_n + 1, sizeof *loop->seen);
@@ -2626,7 +2625,8 @@ OL_API int ol_wait(ol_co *co, ol_child *child) {
         co->result = child->co.result;
         return ol__give(co, 1);
     }
-    if (child && (child->co.loop != co->loop || child->co.part != co->part)) return ol__co_situation(co, OL__E_WAIT_PART);
+    if (child && (child->co.loop != co->loop || child->co.part != co->part))
+        return ol__co_situation(co, OL__E_WAIT_PART);
     if (!child && !co->loop->part[co->part].children) return ol__give_0(co);
     co->link.child = child ? &child->co : NULL;
     if (child && (co->frame.bits & OL__CO_CHILD)) child->co.frame.bits |= OL__CO_AWAITED;
@@ -2775,7 +2775,7 @@ static int ol__register_as(int ep, int fd, uint64_t data, uint32_t events, int o
 static int ol__register(int ep, int fd, ol_fd handle, int op) {
     return ol__register_as(ep, fd, handle, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI, op);
 }
-static int ol__register_own(int ep, int fd, uint64_t data) { /* never read: each write, each expiry is an edge of its own */
+static int ol__register_own(int ep, int fd, uint64_t data) { /* never read: each write and expiry is an edge */
     return ol__register_as(ep, fd, data, EPOLLIN, EPOLL_CTL_ADD);
 }
 
@@ -2865,7 +2865,8 @@ OL_API int ol_socket(ol_co *co, int domain, int type, int protocol, ol_fd *handl
     if (!co || !handle) return ol__fail(OL__E_NULL);
     const int fd = OL_SYS_SOCKET(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
     if (fd < 0) return ol__fail_errno(errno);
-    const int r = ol__attach(co->loop, fd, co->part, (int)ol__co_class(co), ol__socket_flags(fd) | OL__FRESH, 0, handle);
+    const uint32_t flags = ol__socket_flags(fd) | OL__FRESH;
+    const int r = ol__attach(co->loop, fd, co->part, (int)ol__co_class(co), flags, 0, handle);
     if (r < 0) OL_SYS_CLOSE(fd);
     return r;
 }
@@ -3639,7 +3640,8 @@ static int ol__file_try_open(ol_op *op) {
     const int fd = ol__file_open(op, flags | O_NONBLOCK, 1);
     if (fd < 0) {
         const int number = errno;
-        if (number == EAGAIN || number == ENOSYS || number == EINVAL || number == EINTR || number == EPERM || number == ENXIO)
+        if (number == EAGAIN || number == ENOSYS || number == EINVAL || number == EINTR || number == EPERM ||
+            number == ENXIO)
             return 0;
         op->result = ol__file_error(op, number);
         return 1;
@@ -3975,8 +3977,8 @@ OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy) {
         const uint32_t to = r->mode == OL_SOFTWARE ? 0 : ol__lane_named(loop, r->backend);
         if (to == OL__LANES) {
             static __thread char text[128];
-            snprintf(text, sizeof text, "the policy names the backend '%s', which this loop doesn't have: add it to the desc",
-                     r->backend);
+            snprintf(text, sizeof text,
+                     "the policy names the backend '%s', which this loop doesn't have: add it to the desc", r->backend);
             ol__last_error = text;
             return -EINVAL;
         }
@@ -4455,8 +4457,8 @@ static void ol__worker_run(ol__worker *w, ol__pool_channel *c, ol_op *op) {
    latency-critical work goes first, but no calls. */
 static uint32_t ol__worker_rings(ol__worker *w, uint32_t which);
 
-/* A worker that was woken has taken its share, perhaps of another ring than the one that it was woken for: who sleeps and
-   could do some of what is left in any is woken in turn. */
+/* A worker that was woken has taken its share, perhaps of another ring than the one that it was woken for: who sleeps
+   and could do some of what is left in any is woken in turn. */
 static void ol__worker_pass_on(ol__worker *w) {
     const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
     uint64_t left[2] = {0, 0};
@@ -4993,8 +4995,8 @@ static int ol__wait(ol_loop *loop, int64_t limit) {
 }
 
 static int ol__alive(ol_loop *loop) {
-    return loop->stats.roots || loop->ops || loop->user_timers || loop->handlers || loop->posts_held || ol__ready(loop) ||
-           OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END;
+    return loop->stats.roots || loop->ops || loop->user_timers || loop->handlers || loop->posts_held ||
+           ol__ready(loop) || OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END;
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -5014,7 +5016,8 @@ static int ol__fork_fds(ol_loop *loop, int fresh[3]) {
     if (fresh[2] >= 0 && ol__register_own(fresh[0], fresh[2], OL__TIMER_EVENT) < 0) return -1;
     for (uint32_t fd = 0; fd < loop->slots; fd++)
         if ((loop->slot[fd].flags & (OL__OPEN | OL__GUEST)) == OL__OPEN && !ol__is_one_of((int)fd, fresh) &&
-            ol__register(fresh[0], (int)fd, ol__handle(loop->slot[fd].gen, (int)fd), EPOLL_CTL_ADD) < 0 && errno != EBADF)
+            ol__register(fresh[0], (int)fd, ol__handle(loop->slot[fd].gen, (int)fd), EPOLL_CTL_ADD) < 0 &&
+            errno != EBADF)
             return -1; /* EBADF: the child has closed it by itself */
     return 0;
 }
@@ -5223,8 +5226,8 @@ OL_API int ol_loop_destroy(ol_loop *loop) {
 
 static int ol__desc_resolve(ol_loop_desc *d) {
     if (d->canary_ || d->nbackends > OL__LANES - 2 || (d->nbackends && !d->backends) || d->no_pool > 1 ||
-        d->events > 4096 || d->turn > 1 << 20 || d->latency_run > 1 << 20 || d->budget > 1 << 20 || d->dequeue_batch > 1 << 20 ||
-        d->park_max > 1 << 30 || d->spin_ns < 0 || d->sync_ns < 0 || d->poll_ns < 0)
+        d->events > 4096 || d->turn > 1 << 20 || d->latency_run > 1 << 20 || d->budget > 1 << 20 ||
+        d->dequeue_batch > 1 << 20 || d->park_max > 1 << 30 || d->spin_ns < 0 || d->sync_ns < 0 || d->poll_ns < 0)
         return ol__fail(OL__E_DESC);
     if (!d->events) d->events = 256;
     if (!d->turn) d->turn = 64;
@@ -5240,8 +5243,8 @@ static int ol__desc_resolve(ol_loop_desc *d) {
 static int ol__lane_open(ol_loop *loop, ol_backend *b) {
     ol__lane *lane = &loop->lane[loop->lanes]; /* there is room: the desc was checked */
     if (!b || b->version != OL_BACKEND_VERSION || !b->name || !b->name[0] || strlen(b->name) > 15 || !b->open ||
-        !b->submit || !b->poll || !b->look || !b->close || strcmp(b->name, "software") == 0 || strcmp(b->name, "-") == 0 ||
-        ol__lane_named(loop, b->name) != OL__LANES)
+        !b->submit || !b->poll || !b->look || !b->close || strcmp(b->name, "software") == 0 ||
+        strcmp(b->name, "-") == 0 || ol__lane_named(loop, b->name) != OL__LANES)
         return ol__fail(OL__E_BACKEND_DESC);
     lane->backend = b;
     const int r = b->open(b->self, &loop->notify, &lane->channel);
