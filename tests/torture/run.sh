@@ -7,14 +7,14 @@ usage() {
     cat <<'END'
 usage: bash tests/torture/run.sh [--quick] [--plain] [option of torture]...
 
-  --quick   each call of each scenario is given one of its errors, once
-  --plain   without sanitizers
-  --help    this text
+  --plain     without sanitizers
+  --help      this text
 
-Without options: every call, with every error that its manual page names, once and from then on. All other options are
-torture's, to run a part or to repeat a failure:
+Without options: every call, with every error that its manual page names, once and from then on; then two faults at a
+time, at random. All other options are torture's, to run a part or to repeat a failure:
+
 END
-    if [ -x $out/torture ]; then $out/torture --help | sed -n '/^$/,$p'; else echo "  (built by the first run)"; fi
+    if [ -x $out/torture ]; then $out/torture --help | sed '1,/^$/d'; else echo "  (built by the first run)"; fi
     cat <<'END'
 
 Ends with two tables: of the scenarios, how often each call was made, how many faults were injected and how many of them
@@ -60,8 +60,8 @@ build() {
     local line words sources command f newer=
     line=$(sed -n '/^ *cc .*\.c/{ p; q; }' tests/torture/torture.c)
     words=$(printf '%s\n' $line | grep -E '^-([lDI]|pthread)' | tr '\n' ' ')
-    sources=$(printf '%s\n' $line | grep '\.c$')
-    command="$cc $strict ${CPPFLAGS:-} $checks -I. $(echo $sources) -o $program ${LDFLAGS:-} $words"
+    sources=$(ls $(printf '%s\n' $line | grep '\.c$') | tr '\n' ' ')
+    command="$cc $strict ${CPPFLAGS:-} $checks -I. $sources -o $program ${LDFLAGS:-} $words"
     mkdir -p $out
     command -v "${cc%% *}" >/dev/null || { echo "torture: no compiler '$cc'; Debian: apt-get install gcc" >&2; exit 2; }
     echo '#include <isa-l.h>' | $cc ${CPPFLAGS:-} -E - >/dev/null 2>&1 ||

@@ -429,7 +429,7 @@ static void usage(void) {
            "               [--and CALL,INDEX,ERRNO,MODE] [--pairs N] [--seed N] [--jobs N] [--verbose]\n"
            "       torture --list | --calls | --help\n\n"
            "  --quick     each call of each scenario is given one of its errors, once\n"
-           "  --scenario   only this one\n"
+           "  --scenario  only this one\n"
            "  --call      only calls of this name; worker:NAME for those of other threads than the loop's\n"
            "  --index     only the N-th of them, from 1\n"
            "  --errno     only this error: an errno's name, SHORT or ZERO\n"
