@@ -57,11 +57,11 @@ try() { # what it is for, command...
 # shellcheck disable=SC2086 # flags are words
 build() {
     # the sources, libraries and defines stand in the compile line at the top of torture.c
-    local line words sources command f newer=
+    local line words command f newer= sources=()
     line=$(sed -n '/^ *cc .*\.c/{ p; q; }' tests/torture/torture.c)
     words=$(printf '%s\n' $line | grep -E '^-([lDI]|pthread)' | tr '\n' ' ')
-    sources=$(ls $(printf '%s\n' $line | grep '\.c$') | tr '\n' ' ')
-    command="$cc $strict ${CPPFLAGS:-} $checks -I. $sources -o $program ${LDFLAGS:-} $words"
+    for f in $line; do [[ $f != *.c ]] || sources+=("$f"); done
+    command="$cc $strict ${CPPFLAGS:-} $checks -I. ${sources[*]} -o $program ${LDFLAGS:-} $words"
     mkdir -p $out
     command -v "${cc%% *}" >/dev/null || { echo "torture: no compiler '$cc'; Debian: apt-get install gcc" >&2; exit 2; }
     echo '#include <isa-l.h>' | $cc ${CPPFLAGS:-} -E - >/dev/null 2>&1 ||
