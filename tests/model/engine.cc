@@ -1074,6 +1074,8 @@ int weaker(const model_site &s, model_order *out) {
 
 /* ---- what is printed ---- */
 
+const char *the_weakening; /* of --weaken */
+
 void show_model(const job &j) {
     const verdict &v = *j.v;
     printf("%-10s %8llu schedules %7.1f s  %s", j.m->name, (unsigned long long)v.schedules, v.seconds,
@@ -1081,8 +1083,8 @@ void show_model(const job &j) {
     if (v.failed) printf(" in schedule %llu: %s", (unsigned long long)v.schedule, v.text);
     printf("\n");
     if (v.failed)
-        printf("    see it: %s --trace --model %s --first %llu\n", "build/model/model", v.model,
-               (unsigned long long)v.schedule);
+        printf("    see it: build/model/model --trace --model %s --first %llu%s%s\n", v.model,
+               (unsigned long long)v.schedule, the_weakening ? " --weaken " : "", the_weakening ? the_weakening : "");
     fflush(stdout);
     (v.failed ? failed : passed)++;
 }
@@ -1218,6 +1220,7 @@ int main(int argc, char **argv) {
         model_order order;
         model_site *site = parse_weaken(o.weaken, &order);
         site->now = order;
+        the_weakening = o.weaken;
     }
     if (o.trace) {
         if (!o.only) return fprintf(stderr, "model: --trace needs --model\n"), 2;
