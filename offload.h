@@ -1261,8 +1261,8 @@ static void ol__sys_nap(void) {
 #endif
 #endif
 
-/* atomics. OL_SYS_ATOMIC names the type of a word shared by threads, OL_SYS_PLAIN that of plain data handed from one to
-   another. No stand-alone fences: ThreadSanitizer does not model them. */
+/* atomics. OL_SYS_ATOMIC names the type of a word shared by threads. No stand-alone fences: ThreadSanitizer does not
+   model them. Each order is as weak as it can be: make model weakens them one at a time, and each must be missed. */
 #if !defined(OL_SYS_ATOMIC)
 #define OL_SYS_ATOMIC(T) T
 #define OL_SYS_RELAXED __ATOMIC_RELAXED
@@ -1276,11 +1276,6 @@ static void ol__sys_nap(void) {
 #define OL_SYS_ADD(p, value, order) __atomic_fetch_add((p), (value), (order)) /* returns the old value */
 #define OL_SYS_CAS(p, expected, value, order)                                                                          \
     __atomic_compare_exchange_n((p), (expected), (value), 0, (order), OL_SYS_RELAXED)
-#endif
-#if !defined(OL_SYS_PLAIN)
-#define OL_SYS_PLAIN(T) T
-#define OL_SYS_GET(x) (x)
-#define OL_SYS_SET(x, value) ((x) = (value))
 #endif
 
 #if defined(OFFLOAD_ISAL)
@@ -1528,7 +1523,8 @@ static int ol__unlink(ol__queue *q, ol__item item) {
 
 /* The producer is a loop, the consumers are workers. A slot holds an operation, NULL (free) or OL__TOMB (its operation
    was cancelled while it waited). Positions are 64 bits wide and never wrap, so that a stalled consumer's CAS can't
-   succeed by mistake. */
+   succeed by mistake. What the producer wrote, the slots included, is released with tail and acquired by who claims;
+   head and slots hand over nothing but themselves. */
 typedef struct ol__ring {
     OL_SYS_ATOMIC(uint64_t) head; /* next position to claim */
     char pad0[56];
@@ -1543,27 +1539,28 @@ typedef struct ol__ring {
 /* Loop: appends; 0 if it is full. A slot is free only when the worker that claimed it has emptied it. */
 static int ol__ring_put(ol__ring *r, ol_op *op) {
     const uint64_t t = OL_SYS_LOAD(&r->tail, OL_SYS_RELAXED);
-    if (OL_SYS_LOAD(&r->slot[t & r->mask], OL_SYS_ACQUIRE)) return 0;
+    if (OL_SYS_LOAD(&r->slot[t & r->mask], OL_SYS_RELAXED)) return 0;
     OL_SYS_STORE(&r->slot[t & r->mask], op, OL_SYS_RELAXED);
     OL_SYS_STORE(&r->tail, t + 1, OL_SYS_RELEASE);
     return 1;
 }
 
+/* A hint: it may be old. */
 static uint64_t ol__ring_size(ol__ring *r) {
-    const uint64_t h = OL_SYS_LOAD(&r->head, OL_SYS_ACQUIRE);
-    const uint64_t t = OL_SYS_LOAD(&r->tail, OL_SYS_ACQUIRE);
+    const uint64_t h = OL_SYS_LOAD(&r->head, OL_SYS_RELAXED);
+    const uint64_t t = OL_SYS_LOAD(&r->tail, OL_SYS_RELAXED);
     return t > h ? t - h : 0;
 }
 
 /* Worker: claims a share of what waits, at most `most`, with one CAS. Returns how many, from position *first on. */
 static uint64_t ol__ring_claim(ol__ring *r, uint64_t share, uint64_t most, uint64_t *first) {
-    uint64_t h = OL_SYS_LOAD(&r->head, OL_SYS_ACQUIRE);
+    uint64_t h = OL_SYS_LOAD(&r->head, OL_SYS_RELAXED);
     for (;;) {
         const uint64_t t = OL_SYS_LOAD(&r->tail, OL_SYS_ACQUIRE);
         if (t <= h) return 0;
         uint64_t n = (t - h + share - 1) / share;
         if (n > most) n = most;
-        if (OL_SYS_CAS(&r->head, &h, h + n, OL_SYS_ACQ_REL)) {
+        if (OL_SYS_CAS(&r->head, &h, h + n, OL_SYS_RELAXED)) {
             *first = h;
             return n;
         }
@@ -1572,7 +1569,7 @@ static uint64_t ol__ring_claim(ol__ring *r, uint64_t share, uint64_t most, uint6
 
 /* Worker: empties a claimed slot; NULL if the operation was cancelled meanwhile. */
 static ol_op *ol__ring_take(ol__ring *r, uint64_t position) {
-    ol_op *op = OL_SYS_XCHG(&r->slot[position & r->mask], (ol_op *)NULL, OL_SYS_ACQ_REL);
+    ol_op *op = OL_SYS_XCHG(&r->slot[position & r->mask], (ol_op *)NULL, OL_SYS_RELAXED);
     return op == OL__TOMB ? NULL : op;
 }
 
@@ -1582,7 +1579,7 @@ static int ol__ring_cancel(ol__ring *r, ol_op *op) {
     for (uint64_t i = t > r->mask ? t - r->mask - 1 : 0; i < t; i++) {
         ol_op *expected = op;
         if (OL_SYS_LOAD(&r->slot[i & r->mask], OL_SYS_RELAXED) != op) continue;
-        return OL_SYS_CAS(&r->slot[i & r->mask], &expected, OL__TOMB, OL_SYS_ACQ_REL);
+        return OL_SYS_CAS(&r->slot[i & r->mask], &expected, OL__TOMB, OL_SYS_RELAXED);
     }
     return 0;
 }
@@ -1591,7 +1588,9 @@ static int ol__ring_cancel(ol__ring *r, ol_op *op) {
 /* >>clock: the loop and its parts                                                                                  */
 
 /* Sleep and wake. The loop announces its sleep by an exchange, then looks once more for work; a notifier first
-   publishes its work, then exchanges. Both are read-modify-writes of one word, so one of the two sees the other. */
+   publishes its work, then exchanges. Both are read-modify-writes of one word, so one of the two sees the other: the
+   notifier the announcement, or the loop, which acquires what all exchanges before its own have released, the work. For
+   that every change of the word has to be an exchange, the loop's way back to 0 as well. */
 struct ol_notify {
     OL_SYS_ATOMIC(uint32_t) sleeping;
     int eventfd;
@@ -1716,7 +1715,7 @@ static void ol__log(const ol_loop *loop, int level, const char *text) {
 }
 
 OL_API void ol_notify_loop(ol_notify *notify) {
-    if (OL_SYS_XCHG(&notify->sleeping, 0u, OL_SYS_SEQ_CST)) {
+    if (OL_SYS_XCHG(&notify->sleeping, 0u, OL_SYS_RELEASE)) {
         const int saved = errno; /* this may run in a signal handler */
         const uint64_t one = 1;
         while (OL_SYS_WRITE(notify->eventfd, &one, sizeof one) < 0 && errno == EINTR) {}
@@ -2371,7 +2370,7 @@ static void ol__run_post(ol_loop *loop, ol_post_node *node) {
     const uint32_t index = node->part_;
     loop->posts_held--;
     node->part_ = 0;
-    (void)OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQ_REL); /* from here on it can be posted again */
+    (void)OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQUIRE); /* from here on it can be posted again */
     ol__callback_begin(loop, index);
     node->fn(loop, node);
     ol__callback_end(loop, index);
@@ -4373,7 +4372,10 @@ typedef struct ol__pool_channel { /* a loop's */
     int open;
 } ol__pool_channel;
 
-typedef struct ol__semaphore { /* where idle workers sleep */
+/* Where idle workers sleep. As in ol_notify, `waiters` is only ever changed by read-modify-writes: who adds himself
+   acquires what every waker before has released. A permit hands over what its giver has written: who is woken sees what
+   for, and doesn't lie down again while another worker blocks in the rest. */
+typedef struct ol__semaphore {
     OL_SYS_ATOMIC(uint32_t) waiters;
     OL_SYS_ATOMIC(uint32_t) permits; /* futex */
     char pad[56];
@@ -4395,7 +4397,7 @@ struct ol__pool {
     ol_threads_desc desc;
     OL_SYS_MUTEX lock; /* start, open, close: never on the path of an operation */
     OL_SYS_ATOMIC(uint32_t) forks; /* of the process, when its threads were started */
-    OL_SYS_ATOMIC(uint32_t) channels;
+    OL_SYS_ATOMIC(uint32_t) channels; /* how many; released with all that is in them */
     OL_SYS_ATOMIC(ol__pool_channel *) channel[OL__POOL_CHANNELS];
     OL_SYS_ATOMIC(uint32_t) stop;
     OL_SYS_ATOMIC(uint32_t) started;
@@ -4407,9 +4409,9 @@ struct ol__pool {
 
 /* Wakes one sleeper. Returns 0 if there is none. A woken worker has been counted out by its waker. */
 static int ol__semaphore_wake(ol__semaphore *s) {
-    uint32_t n = OL_SYS_ADD(&s->waiters, 0u, OL_SYS_SEQ_CST);
+    uint32_t n = OL_SYS_ADD(&s->waiters, 0u, OL_SYS_RELEASE);
     while (n)
-        if (OL_SYS_CAS(&s->waiters, &n, n - 1, OL_SYS_SEQ_CST)) {
+        if (OL_SYS_CAS(&s->waiters, &n, n - 1, OL_SYS_RELAXED)) {
             OL_SYS_ADD(&s->permits, 1u, OL_SYS_RELEASE);
             OL_SYS_FUTEX_WAKE(&s->permits, 1);
             return 1;
@@ -4420,9 +4422,9 @@ static int ol__semaphore_wake(ol__semaphore *s) {
 /* The second half of a sleep that was announced by adding to waiters. */
 static void ol__semaphore_wait(ol__semaphore *s) {
     for (;;) {
-        uint32_t n = OL_SYS_LOAD(&s->permits, OL_SYS_ACQUIRE);
+        uint32_t n = OL_SYS_LOAD(&s->permits, OL_SYS_RELAXED);
         while (n)
-            if (OL_SYS_CAS(&s->permits, &n, n - 1, OL_SYS_ACQ_REL)) return;
+            if (OL_SYS_CAS(&s->permits, &n, n - 1, OL_SYS_ACQUIRE)) return;
         OL_SYS_FUTEX_WAIT(&s->permits, 0);
     }
 }
@@ -4431,7 +4433,7 @@ static void ol__semaphore_wait(ol__semaphore *s) {
 static void ol__semaphore_leave(ol__semaphore *s) {
     uint32_t n = OL_SYS_LOAD(&s->waiters, OL_SYS_RELAXED);
     while (n)
-        if (OL_SYS_CAS(&s->waiters, &n, n - 1, OL_SYS_SEQ_CST)) return;
+        if (OL_SYS_CAS(&s->waiters, &n, n - 1, OL_SYS_RELAXED)) return;
     ol__semaphore_wait(s);
 }
 
@@ -4448,7 +4450,7 @@ static void ol__worker_run(ol__worker *w, ol__pool_channel *c, ol_op *op) {
     OL_SYS_STORE(&w->busy, c, OL_SYS_RELAXED); /* published by the exchange below */
     ol_op *top = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
     do op->next_ = top;
-    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_ACQ_REL));
+    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_RELEASE));
     ol_notify_loop(c->notify);
     OL_SYS_STORE(&w->busy, (ol__pool_channel *)NULL, OL_SYS_RELEASE);
 }
@@ -4464,7 +4466,7 @@ static void ol__worker_pass_on(ol__worker *w) {
     uint64_t left[2] = {0, 0};
     w->woken = 0;
     for (uint32_t i = 0; i < channels; i++) {
-        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[i], OL_SYS_ACQUIRE);
+        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[i], OL_SYS_RELAXED);
         for (uint32_t which = 0; c && which < 4; which++) left[which & OL__CALLS] |= ol__ring_size(&c->ring[which]);
     }
     if (left[0]) ol__pool_wake(w->pool, 0);
@@ -4496,7 +4498,7 @@ static uint32_t ol__worker_rings(ol__worker *w, uint32_t which) {
     uint32_t ran = 0;
     for (uint32_t i = 0; i < channels; i++) {
         if (++w->next >= channels) w->next = 0;
-        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[w->next], OL_SYS_ACQUIRE);
+        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[w->next], OL_SYS_RELAXED);
         if (c) ran += ol__worker_ring(w, c, which);
     }
     return ran;
@@ -4516,7 +4518,7 @@ static uint32_t ol__worker_round(ol__worker *w) {
 static int ol__worker_sees_work(ol__worker *w) {
     const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
     for (uint32_t i = 0; i < channels; i++) {
-        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[i], OL_SYS_ACQUIRE);
+        ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[i], OL_SYS_RELAXED);
         for (uint32_t which = 0; c && which < 4; which++)
             if ((ol__worker_takes_calls(w) || !(which & OL__CALLS)) && ol__ring_size(&c->ring[which])) return 1;
     }
@@ -4525,10 +4527,10 @@ static int ol__worker_sees_work(ol__worker *w) {
 
 static void ol__worker_sleep(ol__worker *w) {
     ol__semaphore *s = &w->pool->sleep[ol__worker_takes_calls(w) ? 0 : 1];
-    OL_SYS_ADD(&s->waiters, 1u, OL_SYS_SEQ_CST);
+    OL_SYS_ADD(&s->waiters, 1u, OL_SYS_ACQUIRE);
     /* announced: what was submitted before that is seen now, what comes later sees the announcement. It only looks: a
        worker that is busy must not be counted as one that can be woken. */
-    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_ACQUIRE) || ol__worker_sees_work(w))
+    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_RELAXED) || ol__worker_sees_work(w))
         ol__semaphore_leave(s);
     else
         ol__semaphore_wait(s);
@@ -4539,7 +4541,7 @@ static void *ol__worker_main(void *arg) {
     ol__worker *w = (ol__worker *)arg;
     ol__pool *pool = w->pool;
     if (pool->desc.sched == 1) OL_SYS_SCHED_IDLE();
-    while (!OL_SYS_LOAD(&pool->stop, OL_SYS_ACQUIRE)) {
+    while (!OL_SYS_LOAD(&pool->stop, OL_SYS_RELAXED)) {
         if (ol__worker_round(w)) continue;
         if (pool->desc.spin_ns > 0) {
             const int64_t end = OL_SYS_NOW() + pool->desc.spin_ns;
@@ -4614,7 +4616,7 @@ static int ol__pool_start(ol__pool *pool) {
             pool->failed = 1;
             break;
         }
-        OL_SYS_STORE(&pool->started, i + 1, OL_SYS_RELEASE);
+        OL_SYS_STORE(&pool->started, i + 1, OL_SYS_RELAXED);
     }
     OL_SYS_MUTEX_UNLOCK(&pool->lock);
     return OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED) ? 0 : -EAGAIN;
@@ -4624,7 +4626,7 @@ static int ol__channel_submit(void *channel, ol_op *const *ops, int n) {
     ol__pool_channel *c = (ol__pool_channel *)channel;
     int k = 0;
     uint32_t plain = 0, calls = 0;
-    if (!OL_SYS_LOAD(&c->pool->started, OL_SYS_ACQUIRE) && ol__pool_start(c->pool) < 0) return -EAGAIN;
+    if (!OL_SYS_LOAD(&c->pool->started, OL_SYS_RELAXED) && ol__pool_start(c->pool) < 0) return -EAGAIN;
     for (; k < n; k++) {
         const uint32_t which = ol__op_line(ops[k]);
         if (!ol__ring_put(&c->ring[which], ops[k])) break;
@@ -4647,7 +4649,7 @@ static int ol__channel_poll(void *channel, ol_op **ops, int max) {
     while (n < max) {
         if (!c->got) { /* turn the stack over: oldest first */
             ol_op *op = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
-            if (op) op = OL_SYS_XCHG(&c->done, (ol_op *)NULL, OL_SYS_ACQ_REL);
+            if (op) op = OL_SYS_XCHG(&c->done, (ol_op *)NULL, OL_SYS_ACQUIRE);
             for (ol_op *next; op; op = next) {
                 next = op->next_;
                 op->next_ = c->got;
@@ -4678,8 +4680,8 @@ static void ol__channel_free(ol__pool_channel *c) {
 static void ol__channel_close(void *channel) {
     ol__pool_channel *c = (ol__pool_channel *)channel;
     ol__pool_here(c->pool);
-    const uint32_t workers = OL_SYS_LOAD(&c->pool->started, OL_SYS_ACQUIRE);
-    for (uint32_t i = 0; i < workers; i++)
+    /* not `started`: another loop may be at it, and not have counted the one that ran our last operation */
+    for (uint32_t i = 0; i < c->pool->desc.workers; i++)
         while (OL_SYS_LOAD(&c->pool->worker[i].busy, OL_SYS_ACQUIRE) == c) OL_SYS_NAP(); /* it may need our core */
     OL_SYS_MUTEX_LOCK(&c->pool->lock);
     c->open = 0; /* workers may still look at its empty rings: it is used again, or freed with the pool */
@@ -4717,7 +4719,7 @@ static int ol__pool_open(void *self, ol_notify *notify, ol_channel *out) {
     if (!c && !r) {
         c = ol__channel_new(pool);
         if (!c) r = ol__fail(OL__E_NO_MEMORY);
-        if (c) OL_SYS_STORE(&pool->channel[n], c, OL_SYS_RELEASE);
+        if (c) OL_SYS_STORE(&pool->channel[n], c, OL_SYS_RELAXED);
         if (c) OL_SYS_STORE(&pool->channels, n + 1, OL_SYS_RELEASE);
     }
     if (c) {
@@ -4771,10 +4773,10 @@ OL_API int ol_threads_destroy(ol_backend *backend) {
     ol__pool *pool = (ol__pool *)backend->self;
     if (pool->loops) return ol__fail(OL__E_POOL_BUSY);
     ol__pool_here(pool);
-    OL_SYS_STORE(&pool->stop, 1u, OL_SYS_SEQ_CST);
-    const uint32_t started = OL_SYS_LOAD(&pool->started, OL_SYS_ACQUIRE);
+    OL_SYS_STORE(&pool->stop, 1u, OL_SYS_RELAXED);
+    const uint32_t started = OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED);
     for (uint32_t i = 0; i < 2; i++) {
-        OL_SYS_ADD(&pool->sleep[i].permits, started, OL_SYS_SEQ_CST);
+        OL_SYS_STORE(&pool->sleep[i].permits, started, OL_SYS_RELEASE); /* with `stop` */
         OL_SYS_FUTEX_WAKE(&pool->sleep[i].permits, INT_MAX);
     }
     for (uint32_t i = 0; i < started; i++) OL_SYS_THREAD_JOIN(pool->worker[i].thread);
@@ -4833,34 +4835,34 @@ static void ol__shared_put(void) {
 
 /* Two posters may race for one node: who turns NULL into LIST_END queues it. The other one touches the word by an
    exchange of the same value, so that what it wrote before is seen by the function, which takes it by an exchange
-   too. */
+   too. What the first one wrote, the node included, is released with the list's head. */
 OL_API int ol_post(ol_loop *loop, ol_post_node *node) {
     for (;;) {
         void *next = NULL;
-        if (OL_SYS_CAS(&node->next, &next, OL__LIST_END, OL_SYS_ACQ_REL)) break;
-        if (OL_SYS_CAS(&node->next, &next, next, OL_SYS_ACQ_REL)) return -EBUSY;
+        if (OL_SYS_CAS(&node->next, &next, OL__LIST_END, OL_SYS_RELAXED)) break;
+        if (OL_SYS_CAS(&node->next, &next, next, OL_SYS_RELEASE)) return -EBUSY;
     }
     void *head = OL_SYS_LOAD(&loop->posts, OL_SYS_RELAXED);
-    do (void)OL_SYS_XCHG(&node->next, head, OL_SYS_ACQ_REL);
-    while (!OL_SYS_CAS(&loop->posts, &head, (void *)node, OL_SYS_ACQ_REL));
+    do (void)OL_SYS_XCHG(&node->next, head, OL_SYS_RELAXED);
+    while (!OL_SYS_CAS(&loop->posts, &head, (void *)node, OL_SYS_RELEASE));
     ol_notify_loop(&loop->notify);
     return 0;
 }
 
 static void ol__run_posts(ol_loop *loop) {
     if (OL_SYS_LOAD(&loop->posts, OL_SYS_RELAXED) == OL__LIST_END) return;
-    void *newest = OL_SYS_XCHG(&loop->posts, OL__LIST_END, OL_SYS_ACQ_REL);
+    void *newest = OL_SYS_XCHG(&loop->posts, OL__LIST_END, OL_SYS_ACQUIRE);
     ol_post_node *first = NULL; /* turned over, oldest first; linked by `next` with LIST_END at the end */
     while (newest != OL__LIST_END) {
         ol_post_node *node = (ol_post_node *)newest;
-        newest = OL_SYS_XCHG(&node->next, first ? (void *)first : OL__LIST_END, OL_SYS_ACQ_REL);
+        newest = OL_SYS_XCHG(&node->next, first ? (void *)first : OL__LIST_END, OL_SYS_RELAXED);
         first = node;
     }
     while (first) {
         ol_post_node *node = first;
         const ol__slot *slot = node->fd ? ol__slot_of(loop, node->fd) : NULL;
         /* one that waits for its partition can't be posted again, another can from here on */
-        void *next = OL_SYS_XCHG(&node->next, slot ? OL__LIST_END : NULL, OL_SYS_ACQ_REL);
+        void *next = OL_SYS_XCHG(&node->next, slot ? OL__LIST_END : NULL, OL_SYS_ACQUIRE);
         first = next == OL__LIST_END ? NULL : (ol_post_node *)next;
         if (slot) {
             node->part_ = slot->part;
@@ -4917,7 +4919,7 @@ static void ol__run_ready(ol_loop *loop) {
 
 /* Is there a post or a completion? */
 static int ol__work_waits(ol_loop *loop) {
-    if (OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END) return 1;
+    if (OL_SYS_LOAD(&loop->posts, OL_SYS_RELAXED) != OL__LIST_END) return 1;
     for (uint32_t i = 1; i < loop->lanes; i++)
         if (loop->lane[i].in_backend && loop->lane[i].backend->look(loop->lane[i].channel.self)) return 1;
     return 0;
@@ -4984,19 +4986,19 @@ static int ol__wait(ol_loop *loop, int64_t limit) {
         wait = ol__may_sleep(loop, limit);
     }
     if (!wait) return ol__ask_kernel(loop, 0);
-    (void)OL_SYS_XCHG(&loop->notify.sleeping, 1u, OL_SYS_SEQ_CST);
+    (void)OL_SYS_XCHG(&loop->notify.sleeping, 1u, OL_SYS_ACQUIRE);
     if (ol__work_waits(loop))
         wait = 0;
     else
         loop->stats.sleeps++;
     events = ol__ask_kernel(loop, wait);
-    (void)OL_SYS_XCHG(&loop->notify.sleeping, 0u, OL_SYS_SEQ_CST);
+    (void)OL_SYS_XCHG(&loop->notify.sleeping, 0u, OL_SYS_ACQUIRE); /* who was woken sees what for */
     return events;
 }
 
 static int ol__alive(ol_loop *loop) {
     return loop->stats.roots || loop->ops || loop->user_timers || loop->handlers || loop->posts_held ||
-           ol__ready(loop) || OL_SYS_LOAD(&loop->posts, OL_SYS_ACQUIRE) != OL__LIST_END;
+           ol__ready(loop) || OL_SYS_LOAD(&loop->posts, OL_SYS_RELAXED) != OL__LIST_END;
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -5078,7 +5080,7 @@ static int ol__after_fork(ol_loop *loop) {
 
 /* For who watches ol_loop_fd: the loop counts as asleep, and wakes by its eventfd or its timerfd. */
 static void ol__arm(ol_loop *loop) {
-    (void)OL_SYS_XCHG(&loop->notify.sleeping, 1u, OL_SYS_SEQ_CST);
+    (void)OL_SYS_XCHG(&loop->notify.sleeping, 1u, OL_SYS_ACQUIRE);
     ol__refresh(loop);
     const int64_t wait = ol__work_waits(loop) ? 0 : ol__may_sleep(loop, -1);
     const int64_t due = wait < 0 ? OL_NEVER : ol__after(loop->now, wait);
@@ -5110,7 +5112,7 @@ OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns) {
     if (loop->guest_part) return ol__fail(OL__E_GATE_ENTERED);
     const int r = ol__after_fork(loop);
     if (r < 0) return r;
-    if (loop->timerfd >= 0) (void)OL_SYS_XCHG(&loop->notify.sleeping, 0u, OL_SYS_SEQ_CST);
+    if (loop->timerfd >= 0) (void)OL_SYS_XCHG(&loop->notify.sleeping, 0u, OL_SYS_ACQUIRE);
     loop->inside = 1;
     loop->stats.turns++;
     ol__refresh(loop);
@@ -5174,9 +5176,13 @@ static void ol__timers_forget(ol__queue *q) {
         if ((i & OL__KIND) == OL__TIMER) ((ol_timer *)ol__item_to(i))->part_ = 0;
 }
 
-static void ol__posts_drop(ol_loop *loop) {
-    ol_post_node *node = (ol_post_node *)OL_SYS_XCHG(&loop->posts, OL__LIST_END, OL_SYS_ACQ_REL);
-    while (node != OL__LIST_END) node = (ol_post_node *)OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQ_REL);
+static void ol__posts_drop(ol_loop *loop) { /* nobody posts any more */
+    void *next = OL_SYS_LOAD(&loop->posts, OL_SYS_RELAXED);
+    while (next != OL__LIST_END) {
+        ol_post_node *node = (ol_post_node *)next;
+        next = OL_SYS_LOAD(&node->next, OL_SYS_RELAXED);
+        OL_SYS_STORE(&node->next, NULL, OL_SYS_RELAXED);
+    }
 }
 
 static void ol__loop_free(ol_loop *loop) {

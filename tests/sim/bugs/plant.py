@@ -192,9 +192,9 @@ bug("timer_not_gated", "a timer that names a fd fires although the partition is 
 """)
 
 bug("post_reposted", "a post that waits for its partition counts as done and can be queued a second time",
-    """        void *next = OL_SYS_XCHG(&node->next, slot ? OL__LIST_END : NULL, OL_SYS_ACQ_REL);
+    """        void *next = OL_SYS_XCHG(&node->next, slot ? OL__LIST_END : NULL, OL_SYS_ACQUIRE);
 """,
-    """        void *next = OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQ_REL);
+    """        void *next = OL_SYS_XCHG(&node->next, NULL, OL_SYS_ACQUIRE);
 """)
 
 # ---- joins, locks, children
@@ -430,29 +430,29 @@ bug("no_second_look", "the loop announces its sleep and sleeps, without another 
 bug("notify_before_publish", "a worker wakes the loop before it has published the completion",
     """    ol_op *top = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
     do op->next_ = top;
-    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_ACQ_REL));
+    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_RELEASE));
     ol_notify_loop(c->notify);
 """,
     """    ol_notify_loop(c->notify);
     ol_op *top = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
     do op->next_ = top;
-    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_ACQ_REL));
+    while (!OL_SYS_CAS(&c->done, &top, op, OL_SYS_RELEASE));
 """)
 
 bug("worker_sleeps_blind", "a worker looks for work before it announces its sleep, not after",
-    """    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_ACQUIRE) || ol__worker_sees_work(w))
+    """    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_RELAXED) || ol__worker_sees_work(w))
         ol__semaphore_leave(s);
     else
         ol__semaphore_wait(s);
 """,
-    """    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_ACQUIRE))
+    """    if (OL_SYS_LOAD(&w->pool->stop, OL_SYS_RELAXED))
         ol__semaphore_leave(s);
     else
         ol__semaphore_wait(s);
 """)
 
 bug("cancelled_runs", "a cancelled operation is taken off the ring, and a worker runs it all the same",
-    """        return OL_SYS_CAS(&r->slot[i & r->mask], &expected, OL__TOMB, OL_SYS_ACQ_REL);
+    """        return OL_SYS_CAS(&r->slot[i & r->mask], &expected, OL__TOMB, OL_SYS_RELAXED);
 """,
     """        return expected == op;
 """)
