@@ -594,8 +594,10 @@ static void sharing_end(void) {
     int i;
     sharing_sweep();
     CHECK("children", sharing.ndead == 0);
-    for (i = 0; i < w.nloops * VAULTS; i++)
-        CHECK("lock", !w.vaults[0][i].owner && w.vaults[0][i].n == 0 && !w.vaults[0][i].m.holder);
+    for (i = 0; i < w.nloops * VAULTS; i++) {
+        const vault *v = &w.vaults[i / VAULTS][i % VAULTS];
+        CHECK("lock", !v->owner && v->n == 0 && !v->m.holder);
+    }
     CHECK("wait", w.nwaiting == 0);
 }
 
