@@ -373,6 +373,7 @@ enum {                      /* ol_frame.bits of the root */
     OL__CO_SEEN = 0x1000,   /* mark of the search for deadlocks */
     OL__CO_RETURNED = 0x2000, /* ended by OL_RETURN, waiting for its children */
     OL__CO_AWAITED = 0x4000,  /* a child that another child waits for */
+    OL__CO_IN_SLOT = 0x8000,  /* an fd's slot names it as the one that waits */
     OL__CO_LOCKS_SHIFT = 24,  /* 24..27: locks that it holds, 15: that many or more */
     OL__CO_WAIT_SHIFT = 8,  /* 8..11: what it waits for */
     OL__CO_ERR_SHIFT = 16,  /* 16..23: which text belongs to the last error */
@@ -1976,9 +1977,20 @@ OL_API int ol__call(ol_co *co, ol_frame *frame, void (*fn)(ol_co *)) {
     return OL__PENDING;
 }
 
+/* A coroutine that an event has woken is no longer the one that waits. It is one of its partition's fds; mostly the only
+   one. */
+static void ol__slot_forget(ol_co *co) {
+    ol_loop *loop = co->loop;
+    co->frame.bits &= ~(uint32_t)OL__CO_IN_SLOT;
+    for (uint32_t fd = loop->part[co->part].fd; fd; fd = loop->slot[fd - 1].next)
+        for (int dir = OL__IN; dir <= OL__OUT; dir++)
+            if (loop->slot[fd - 1].wait[dir] == co) loop->slot[fd - 1].wait[dir] = NULL;
+}
+
 /* What every await looks at first: cancellation outranks the deadline. 0: it is over, with a result. */
 static int ol__await_enter(ol_co *co) {
     OL__CHECK(co->loop->current == co, "an await of a coroutine that is not running");
+    if (co->frame.bits & OL__CO_IN_SLOT) ol__slot_forget(co);
     const uint32_t bits = co->frame.bits;
     co->frame.bits = bits & ~(uint32_t)OL__CO_RETRY;
     if (__builtin_expect(!(bits & (OL__CO_CANCELED | OL__CO_EXPIRED)), 1)) return 1;
@@ -2026,6 +2038,7 @@ static void ol__leave(ol_co *co) {
         ol_co **waiter = &slot->wait[what == OL__W_OUT ? OL__OUT : OL__IN];
         OL__CHECK(*waiter == co, "a waiter that its fd doesn't know");
         *waiter = NULL;
+        co->frame.bits &= ~(uint32_t)OL__CO_IN_SLOT;
     }
     if (what == OL__W_TIME) ol__co_times(co, OL_NEVER, ol__co_deadline(co));
 }
@@ -2103,9 +2116,9 @@ static void ol__slot_ready(ol_loop *loop, ol__slot *slot, uint32_t bits) {
     slot->bits = (uint8_t)(slot->bits | bits);
     for (int dir = OL__IN; dir <= OL__OUT; dir++) {
         ol_co *co = slot->wait[dir];
-        if (!co || ol__waits(co) == OL__W_TIME || !(bits & (dir == OL__IN ? OL__READ : OL__WRITE))) continue;
-        ol__leave(co);
-        ol__wake(co, OL__CO_RETRY);
+        if (!co || !(bits & (dir == OL__IN ? OL__READ : OL__WRITE))) continue;
+        /* it stays the one that waits until it evaluates its await again: nobody may write into the middle of its write */
+        if (ol__waits(co) == OL__W_IN || ol__waits(co) == OL__W_OUT) ol__wake(co, OL__CO_RETRY);
     }
     if (slot->handler) ol__offer(loop, slot);
 }
@@ -2509,6 +2522,7 @@ OL_API int ol__root_end(ol_co *co, int resume) {
     OL__CHECK(loop->current == co, "a coroutine ended that was not running");
     (void)ol__co_times(co, OL_NEVER, OL_NEVER);
     ol__locks_drop(co);
+    if (co->frame.bits & OL__CO_IN_SLOT) ol__slot_forget(co);
     if (co->frame.bits & OL__CO_CHILD) {
         ol__child_end(loop, co);
     } else {
@@ -2749,8 +2763,10 @@ static void ol__slot_retire(ol_loop *loop, uint32_t fd) {
     }
     slot->gen = ol__next_gen(slot->gen);
     slot->flags &= (uint8_t)~(OL__OPEN | OL__PAUSED);
-    for (int dir = OL__IN; dir <= OL__OUT; dir++)
+    for (int dir = OL__IN; dir <= OL__OUT; dir++) {
         if (slot->wait[dir]) ol__interrupt(slot->wait[dir], 0);
+        slot->wait[dir] = NULL; /* also one that is woken already: it will see that the fd is closed */
+    }
     ol__handler_drop(loop, slot);
 }
 
@@ -2991,6 +3007,7 @@ static int ol__late(const ol_co *co, const ol__slot *slot, int dir) {
 static int ol__io_enter(ol_co *co, ol_fd fd, int dir, ol__slot **slot, int *resumed) {
     ol__slot *s = ol__slot_of(co->loop, fd);
     *resumed = (co->frame.bits & OL__CO_RETRY) != 0;
+    if (co->frame.bits & OL__CO_IN_SLOT) ol__slot_forget(co);
     if (*resumed && s && ol__late(co, s, dir))
         co->frame.bits &= ~(uint32_t)OL__CO_RETRY;
     else if (!ol__await_enter(co))
@@ -3016,6 +3033,7 @@ static int ol__io_wait(ol_co *co, ol__slot *slot, ol_fd fd, int dir) {
     if (co->frame.bits & OL__CO_EXPIRED) return ol__co_situation(co, OL__E_DEADLINE);
     slot->bits &= (uint8_t)~(dir == OL__IN ? OL__READ : OL__WRITE);
     slot->wait[dir] = co;
+    co->frame.bits |= OL__CO_IN_SLOT;
     co->link.fd = fd;
     ol__set_waits(co, dir == OL__IN ? OL__W_IN : OL__W_OUT);
     return OL__PENDING;

@@ -875,6 +875,27 @@ static void children_a_second_waiter_for_one_direction_gets_ebusy(void) {
     stage_clear(1);
 }
 
+/* An event makes a waiter ready; until it has run, its sibling must not take what has come, or write into its write. */
+static void children_a_waiter_that_is_woken_is_still_the_one_that_waits(void) {
+    char first[8] = "", second[8] = "";
+    stage_set(1);
+    does_fork(0, 1);
+    does_fork(0, 2);
+    step_add(&A[1], READ, &W[0].fd, first, 8);
+    does(2, SLEEP, MS);
+    step_add(&A[2], READ, &W[0].fd, second, 8);
+    begins(0);
+    turns(2);
+    EQUAL(ol_set_class(&A[2].co, OL_LATENCY), 0); /* goes first when both are ready */
+    sim.now += 2 * MS; /* both wake up in the same round */
+    EQUAL(k_write(W[0].peer, "x", 1), 1);
+    run();
+    EQUAL(A[1].r[0], 1);
+    EQUAL(first[0], 'x');
+    EQUAL(A[2].r[1], -EBUSY);
+    stage_clear(1);
+}
+
 static void children_their_results_come_to_those_who_wait(void) {
     stage_set(1);
     does_fork(0, 1);
@@ -1216,6 +1237,7 @@ static void children_a_drain_ends_families(void) {
         T(deadlock_no_false_alarm_where_a_wait_only_looks_like_one),                                                   \
         T(deadlock_who_was_refused_can_let_go_and_try_again), T(children_start_from_the_loop_and_never_in_ol_fork),    \
         T(children_read_and_write_one_fd_at_the_same_time), T(children_a_second_waiter_for_one_direction_gets_ebusy),  \
+        T(children_a_waiter_that_is_woken_is_still_the_one_that_waits),                                                  \
         T(children_their_results_come_to_those_who_wait), T(children_the_root_can_wait_for_all_and_a_child_cannot),    \
         T(children_several_can_wait_for_one), T(children_a_wait_can_be_canceled_and_time_out),                         \
         T(children_the_root_ends_after_the_last_of_them), T(children_what_follows_the_roots_end_may_free_them_all),    \
