@@ -69,6 +69,7 @@ typedef struct fdrec { /* a fd that the library has */
     struct flow *flow;       /* who talks to it from outside */
     struct session *session; /* whose handlers watch it */
     int readers;             /* coroutines inside ol_read */
+    uint64_t reads;          /* ol_read calls begun */
     int inherited;           /* open when the process forked */
 } fdrec;
 
