@@ -26,6 +26,7 @@ out=build/fuzz
 strict="-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow"
 sanitize="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 limit=200000 # bytes of a target's corpus
+longest=2000 # bytes of an input that is kept, unless it was written by hand
 
 say() { echo "fuzz: $*" >&2; }
 
@@ -53,7 +54,7 @@ fresh() { # program, command: this command has built it, and nothing that it is 
 build() { # target, program, compiler, flags...
     local target=$1 program=$2 command
     shift 2
-    command="$* -I. $here/$target.c -o $program ${LDFLAGS:-} $(words_of "$here/$target.c")"
+    command="$* $here/$target.c -o $program ${LDFLAGS:-} $(words_of "$here/$target.c")"
     if fresh "$program" "$command"; then return; fi
     rm -f "$program" "$program.cmd"
     # shellcheck disable=SC2086 # a command is words
@@ -241,19 +242,20 @@ fuzz() { # minutes, jobs
 by_hand() { ! [[ $(basename "$1") =~ ^[0-9a-f]{40}$ ]]; }
 
 merge_target() {
-    local target=$1 file dir=$out/merge/$1
-    rm -rf "$dir"
-    mkdir -p "$dir" "$out/found/$target" "$here/corpus/$target"
+    local target=$1 file dir=$out/merge/$1 from=$out/merge/$1.from
+    rm -rf "$dir" "$from"
+    mkdir -p "$dir" "$from" "$out/found/$target" "$out/crashes" "$here/corpus/$target"
+    find "$here/corpus/$target" "$out/found/$target" -type f -size "-$((longest + 1))c" -exec cp -t "$from" {} +
     for file in "$here/corpus/$target"/*; do # they are there whatever they reach
         if by_hand "$file"; then cp "$file" "$dir"; fi
     done
     # shellcheck disable=SC2046 # options are words
-    "${fixed[@]}" "$out/$target.libfuzzer" $(options_of "$target") -merge=1 -timeout=25 -rss_limit_mb=3000 \
-        "$dir" "$here/corpus/$target" "$out/found/$target" >"$out/logs/$target.merge" 2>&1 || return 1
+    "${fixed[@]}" "$out/$target.libfuzzer" $(options_of "$target") -set_cover_merge=1 -timeout=25 -rss_limit_mb=3000 \
+        -artifact_prefix="$out/crashes/$target." "$dir" "$from" >"$out/logs/$target.merge" 2>&1 || return 1
     for file in "$here/corpus/$target"/*; do
         if ! by_hand "$file"; then rm "$file"; fi
     done
-    cp "$dir"/* "$here/corpus/$target" && rm -rf "$dir" "$out/found/$target"
+    cp "$dir"/* "$here/corpus/$target" && rm -rf "$dir" "$from" "$out/found/$target"
 }
 
 merge() {
