@@ -2,10 +2,13 @@
 #ifndef SIM_CALLBACKS_H
 #define SIM_CALLBACKS_H
 
-/* Some open fd of the loop, or none. */
+/* Some open fd of the loop, or none; often the same as before, so that several stand in one line. */
 static fdrec *any_fd(int loop) {
-    fdrec *f = w.nopen && k_below(2) ? w.open[k_below((uint32_t)w.nopen)] : NULL;
-    return f && f->loop == loop && f != w.listener[loop] ? f : NULL;
+    fdrec *f = w.nopen && k_below(3) ? w.open[k_below((uint32_t)w.nopen)] : NULL;
+    if (f && w.named[loop] && !w.named[loop]->closed && k_below(2)) f = w.named[loop];
+    if (f && (f->loop != loop || f == w.listener[loop])) f = NULL;
+    if (f) w.named[loop] = f;
+    return f;
 }
 
 static void on_timer(ol_loop *loop, ol_timer *timer);
@@ -23,9 +26,26 @@ static void timer_start(int loop, clock_timer *t) {
     }
     t->loop = loop;
     t->state = T_RUNNING;
+    t->names = t->f ? t->f->part : NULL;
     t->due = at + ns;
+    t->surely_due = sim.now + ns;
     t->since = moment();
     place_leave(&t->stand); /* it had run out, and stood in line */
+}
+/* Of two that name the same partition the one whose time comes first gets in line first. */
+static void timer_in_turn(const clock_timer *t, const partition *p) {
+    int i;
+    for (i = 0; i < TIMERS && t->names == p; i++) {
+        const clock_timer *o = &w.timer[t->loop][i];
+        if (o == t || o->state != T_RUNNING || o->names != p || o->f->closed || o->f->part != p) continue;
+        CHECK("order", o->surely_due >= t->due);
+    }
+}
+/* The same of two posts that one thread has made. */
+static void note_in_turn(const note *n, partition *p) {
+    if (n == &w.contended || n->names != p || n->thread > 2) return;
+    CHECK("order", n->order >= p->last_post[n->thread]);
+    p->last_post[n->thread] = n->order;
 }
 static void on_timer(ol_loop *loop, ol_timer *timer) {
     clock_timer *t = OL_CONTAINER(timer, clock_timer, t);
@@ -35,11 +55,12 @@ static void on_timer(ol_loop *loop, ol_timer *timer) {
     CHECK("time", sim.now >= t->due);
     if (!t->f) check_late(t->due);
     p = callback_enter(t->loop, t->f, &t->stand);
+    if (p) timer_in_turn(t, p);
     k_trace("timer", (int64_t)(t - w.timer[t->loop]), sim.now - t->due);
     t->state = T_IDLE;
     COUNT(TIMER_FIRED);
     mischief(t->loop);
-    if (w.phase == CHAOS && k_below(4) == 0 && t->state == T_IDLE) timer_start(t->loop, t);
+    if (w.phase == CHAOS && k_below(2) && t->state == T_IDLE) timer_start(t->loop, t);
     callback_leave(p);
 }
 static void timer_stop(clock_timer *t) {
@@ -59,6 +80,7 @@ static void on_note(ol_loop *loop, ol_post_node *node) {
     n->runs++;
     CHECK("post", n->runs <= n->accepted + n->posting + n->lost);
     p = callback_enter(n->loop, n->f, &n->stand);
+    if (p) note_in_turn(n, p);
     if (n != &w.contended && !p) {
         CHECK("post", n->order >= w.last_post[n->loop][n->thread]); /* first come, first served, for each thread */
         w.last_post[n->loop][n->thread] = n->order;
@@ -70,13 +92,18 @@ static void on_note(ol_loop *loop, ol_post_node *node) {
     callback_leave(p);
 }
 static int note_post(note *n) {
+    const int ran = n->runs, posts = n->accepted + n->posting, is = queued(n);
+    uint64_t call;
     int r;
     if (n->lost) return -EBUSY;
     n->wanted++;
     n->posting++;
+    call = ++n->calls;
     r = ol_post(w.loop[n->loop], &n->node);
     n->posting--;
     CHECK("post", r == 0 || r == -EBUSY);
+    if (is && n->runs == ran) CHECK("post", r == -EBUSY); /* it stays in the queue that it is in */
+    if (posts <= ran && n->calls == call) CHECK("post", r == 0);
     n->accepted += r == 0;
     COUNT_IF(POST_BUSY, r == -EBUSY);
     return r;
@@ -85,15 +112,17 @@ static int note_post(note *n) {
 static void outside(void) {
     note *n = &w.notes[k_below(NODES)];
     const uint64_t order = ++w.posts;
+    const int thread = sim.in_hook ? 1 : sim.running ? 2 : 0;
     if (n->lost) return;
     if (!queued(n) && !n->posting && w.phase == CHAOS && (n - w.notes) % 2) { /* the others always get through */
         n->f = any_fd(n->loop);
         n->node.fd = n->f ? n->f->handle : 0;
         n->since = moment();
     }
+    if (!queued(n) && !n->posting) n->names = n->f ? n->f->part : NULL;
     if (note_post(n)) return;
     n->order = order;
-    n->thread = sim.in_hook ? 1 : sim.running ? 2 : 0;
+    n->thread = thread;
 }
 static void outside_later(void *arg, uint64_t tag) {
     (void)arg, (void)tag;
@@ -126,7 +155,7 @@ static void note_init(note *n, int thread) {
     n->thread = thread;
 }
 static void callbacks_build(void) {
-    int i;
+    int i, k;
     for (i = 0; i < NODES; i++) note_init(&w.notes[i], 0);
     note_init(&w.contended, 0);
     w.nposters = k_below(3) ? 0 : 1 + (int)k_below(POSTERS);
@@ -136,6 +165,8 @@ static void callbacks_build(void) {
         w.posters[i].thread = k_thread_new(K_OTHER, poster_main, &w.posters[i]);
     }
     if (k_below(2)) k_at(k_range(1, MS), outside_later, NULL, 0);
+    for (i = 0; i < w.nloops; i++)
+        for (k = (int)k_below(TIMERS + 1); k > 0; k--) timer_start(i, &w.timer[i][k - 1]);
     sim.interrupt = outside;
 }
 static void callbacks_quiet(void) {
@@ -212,6 +243,14 @@ static int maybe_held(const partition *p) {
     for (i = 0; i < NODES; i++)
         if ((queued(&w.notes[i]) || w.notes[i].posting) && w.notes[i].f && w.notes[i].f->part == p) return 1;
     return 0;
+}
+
+/* The round before began at this time: each timer that names no fd and was due then has been called. */
+static void timers_in_time(int loop, int64_t began) {
+    int i;
+    for (i = 0; i < TIMERS; i++)
+        if (!w.timer[loop][i].f && w.timer[loop][i].state == T_RUNNING)
+            CHECK("time", w.timer[loop][i].surely_due > began);
 }
 
 /* Is a timer or a post left that the loop must still run? */

@@ -54,6 +54,7 @@ typedef struct dev {
     int max_held;
     uint64_t taken, full, failed, done, faults, stopped, too_late, hung;
     void (*on_take)(ol_op *op);   /* the device has it */
+    void (*on_refuse)(ol_op *op); /* it has not, though it was asked */
     void (*on_cancel)(ol_op *op); /* it was asked to stop it */
     void (*on_done)(ol_op *op);   /* it has written the results */
     void (*on_return)(ol_op *op); /* the loop gets it back */
@@ -149,8 +150,11 @@ K_FN int dev_submit(void *channel, ol_op *const *ops, int n) {
     if (take > 0 && k_chance(d->p.refuse)) take = 0;
     else if (take > 1 && k_chance(d->p.few)) take = 1 + (int)k_below((uint32_t)take - 1);
     if (take < n) d->full++;
+    if (take < 0) take = 0;
     for (i = 0; i < take; i++) dev_take(c, ops[i]);
-    return take < 0 ? 0 : take;
+    for (i = take; i < n; i++)
+        if (d->on_refuse) d->on_refuse(ops[i]);
+    return take;
 }
 
 K_FN int dev_poll(void *channel, ol_op **ops, int max) {
@@ -179,16 +183,21 @@ K_FN int dev_look(void *channel) {
     return ((dev_channel *)channel)->finished;
 }
 
-K_FN int64_t dev_next_ns(void *channel, int64_t now) {
-    dev_channel *c = (dev_channel *)channel;
+/* When the first of what it has is complete, as far as that is known. */
+K_FN int64_t dev_least_due(const dev_channel *c) {
     int64_t least = K_NEVER;
     int i;
-    dev_ask(c, "next_ns");
-    if (c->dev->p.next == DEV_NEXT_UNKNOWN) return -1;
-    for (i = 0; i < DEV_SLOTS; i++) {
-        if (c->slot[i].state == DEV_DONE) return now;
+    for (i = 0; i < DEV_SLOTS && c->held; i++)
         if (c->slot[i].state != DEV_FREE && c->slot[i].due < least) least = c->slot[i].due;
-    }
+    return c->dev->p.next == DEV_NEXT_KNOWN ? least : K_NEVER;
+}
+
+K_FN int64_t dev_next_ns(void *channel, int64_t now) {
+    dev_channel *c = (dev_channel *)channel;
+    int64_t least;
+    dev_ask(c, "next_ns");
+    if (c->finished) return now;
+    least = dev_least_due(c);
     return least == K_NEVER ? -1 : least;
 }
 

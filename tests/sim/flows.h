@@ -142,7 +142,7 @@ static fdrec *flow_fd(int loop, int guest) {
     fdrec *f;
     flow *with;
     if (w.nfds > FDS - 64 || flows.n == FLOWS || !k_free_fds(2)) return NULL;
-    if (k_pair(K_STREAMS, cap, fds)) return NULL;
+    if (k_pair(k_below(3) ? K_STREAMS : K_UNIX, cap, fds)) return NULL;
     end = sim.file[fds[1]]->end; /* the script has no number for its end */
     end->file = NULL;
     sim.file[fds[1]]->end = NULL;

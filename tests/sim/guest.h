@@ -19,17 +19,22 @@ static struct guests {
     int barren;
 } guests;
 
+/* What it watches for. Of what was withheld it hears nothing until it is told; some watch for each direction apart. */
+static int guest_mask(const session *s) {
+    if (s->paused || s->over || !s->watched || (s->withheld && !s->apart)) return 0;
+    return s->mask & ~s->withheld;
+}
 static uint32_t guest_interest(const session *s) {
-    if (s->withheld || s->paused || s->over || !s->watched) return 0; /* withheld: until it hears of it */
-    return (s->mask & OL_READABLE ? (uint32_t)(EPOLLIN | EPOLLHUP | EPOLLERR) : 0) |
-           (s->mask & OL_WRITABLE ? (uint32_t)(EPOLLOUT | EPOLLHUP | EPOLLERR) : 0);
+    const int mask = guest_mask(s);
+    return (mask & OL_READABLE ? (uint32_t)(EPOLLIN | EPOLLHUP | EPOLLERR) : 0) |
+           (mask & OL_WRITABLE ? (uint32_t)(EPOLLOUT | EPOLLHUP | EPOLLERR) : 0);
 }
 /* What is there for this session, as the gate wants it told. */
 static int guest_ready(const session *s) {
     const uint32_t interest = guest_interest(s);
     uint32_t events = interest ? k_poll(sim.file[(uint32_t)s->f->handle]) & interest : 0;
     int ready = 0;
-    if (events & (EPOLLHUP | EPOLLERR)) return s->mask;
+    if (events & (EPOLLHUP | EPOLLERR)) return guest_mask(s);
     if (events & EPOLLIN) ready |= OL_READABLE;
     if (events & EPOLLOUT) ready |= OL_WRITABLE;
     return ready;
@@ -43,6 +48,16 @@ static int guest_any_ready(int i) {
 }
 
 static void on_asleep(k_file *ep);
+static void sleep_is_bounded(int loop, int64_t ns);
+/* How long it may take until the loop's timer makes its fd readable; -1: it isn't set. */
+static int64_t guest_timer(int loop) {
+    int i;
+    for (i = 0; i < sim.nall; i++) {
+        const k_file *f = sim.all[i];
+        if (f->type == K_TIMERFD && f->item.epoll == sim.file[guests.fd[loop]]) return f->armed ? f->due - sim.now : -1;
+    }
+    return -1;
+}
 /* Sleeps until something is there. */
 static void guest_sleeps(int i, int64_t timeout) {
     const int64_t limit = timeout < 0 ? K_NEVER : sim.now + timeout;
@@ -56,6 +71,7 @@ static void guest_sleeps(int i, int64_t timeout) {
             w.stepping = i;
             on_asleep(NULL);
             w.stepping = -1;
+            if (guests.fd[i] >= 0 && !w.renewing[i]) sleep_is_bounded(i, guest_timer(i));
         }
         if (k_next() == K_NEVER && limit == K_NEVER && ++idle > 100)
             k_fail("lost wake-up", "the loop's fd is not readable after 100 posts");
@@ -136,6 +152,7 @@ static void guest_session_start(int loop) {
     f = flow_fd(loop, 1);
     if (!f) return;
     s = session_new(f, W_ECHO);
+    s->apart = (int)k_below(2);
     session_wants(s);
     COUNT(SESSION_GUEST);
 }

@@ -20,6 +20,7 @@ typedef struct session { /* one fd and what has been read from it */
     int ready;         /* the bit is surely set: the last read took all that it asked for */
     int running;       /* inside its function */
     int withheld;      /* a guest's: what the gate has not let through */
+    int apart;         /* a guest's: it watches for each direction apart */
     uint64_t since;    /* from this moment on it may stand in line */
     place stand, rest; /* rest: of the timer, never in line as far as is known */
     int drained;       /* a coroutine reads it: what stands in line may find nothing */
@@ -219,10 +220,10 @@ static void session_acts(session *s, int ready) {
     if (s->over) return;
     if (ready & OL_READABLE) session_read(s);
     if (x == 0) session_foreign(s);
-    if ((x == 1 || x == 2) && w.phase != ENDING) task_submit(s->f->loop, s->f->part);
+    if ((x == 1 || x == 2 || x >= 36) && w.phase != ENDING) task_submit(s->f->loop, s->f->part);
     if (x == 3 && w.phase == CHAOS && !s->over) relief_start(s);
     if (x == 4 && w.phase == CHAOS) session_close(s, 0);
-    if (!s->over) session_write(s);
+    if ((ready & OL_WRITABLE) || k_below(3)) session_write(s); /* else when it hears that it can */
     if (!s->over && o != s) session_write(o);
     session_ends(s);
     if (!s->over) session_ends(o);

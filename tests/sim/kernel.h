@@ -170,7 +170,8 @@ struct k_end {
     uint64_t serial;
     int nmessages; /* >= 0: keeps the bounds of messages (SOCK_SEQPACKET): these wait in rx */
     uint32_t message[K_BACKLOG];
-    int blamed;                           /* a fault of the kernel's, not of the library's, ended the connection */
+    int marked; /* a Unix stream: reads end where a message's credentials begin, and no edge follows */
+    int blamed; /* a fault of the kernel's, not of the library's, ended the connection */
     void (*wake)(k_end *end, void *user); /* the script's, called on every change */
     void *user;
     k_end *older, *newer; /* list of all */
@@ -192,10 +193,12 @@ struct k_file {
     k_item item;
     k_end *end;
     k_inode *inode;
-    uint64_t counter; /* eventfd; timerfd: times that it has run out */
-    uint64_t armed;   /* timerfd: number of the setting in force, 0 none */
-    int parents;      /* epoll, timerfd: of the process that this one was forked from */
-    k_file **ready;   /* epoll: ready list */
+    int dry_in, dry_out; /* a read, a write found nothing, and no event has said otherwise since */
+    uint64_t counter;    /* eventfd; timerfd: times that it has run out */
+    uint64_t armed;      /* timerfd: number of the setting in force, 0 none */
+    int64_t due;         /* and when it runs out */
+    int parents;         /* epoll, timerfd: of the process that this one was forked from */
+    k_file **ready;      /* epoll: ready list */
     int nready, ready_cap;
     uint64_t ghost[K_GHOSTS];
     int nghosts;
@@ -268,11 +271,14 @@ typedef struct k_kernel {
     int64_t fail_alloc; /* counts down to the allocation that fails; 0 none */
     int64_t fail_ctl;   /* the same for epoll_ctl ADD */
 
-    int sleeping; /* inside an epoll_wait that may block */
+    int sleeping;      /* inside an epoll_wait that may block */
+    int64_t sleep_for; /* so long at most, -1 without limit, at its beginning */
+    int falls_asleep;  /* it begins to sleep, and does not merely go on */
     int in_hook;
     int on_worker; /* a device's thread runs, which may block */
     uint32_t forks;
     int tolerant;               /* bad fd numbers are the test's intention */
+    int thrifty;                /* no read or write in vain twice without an event in between */
     void (*interrupt)(void);    /* what another thread does; may only use calls that are legal from any thread */
     void (*asleep)(k_file *ep); /* called when a sleep begins and goes on: is it right to sleep? */
     void (*delivered)(const k_file *f, uint32_t events); /* called for each event of a registered fd */
@@ -810,6 +816,8 @@ K_FN int k_harvest(k_file *ep, struct epoll_event *out, int max, int all_late) {
         k_unready(f);
         if (!m) continue;
         k_trace("event", f->fd, m);
+        if (m & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) f->dry_in = 0;
+        if (m & (EPOLLOUT | EPOLLHUP | EPOLLERR)) f->dry_out = 0;
         if (sim.delivered) sim.delivered(f, m);
         out[n].events = m;
         out[n++].data.u64 = f->item.data;
@@ -864,6 +872,8 @@ K_FN int k_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeou
         k_fail("ending", "%llu calls of epoll_wait, and still no end", (unsigned long long)sim.stats.waits);
     sim.since_wait = 0;
     sim.sleeping = timeout != 0;
+    sim.sleep_for = timeout;
+    sim.falls_asleep = 1;
     k_run_due();
     limit = timeout < 0 || timeout > K_NEVER - sim.now ? K_NEVER : sim.now + timeout;
     for (;;) {
@@ -877,8 +887,12 @@ K_FN int k_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeou
         }
         blocked = 1;
         others = k_others_run(ep, limit);
-        if (others) continue;
+        if (others) {
+            sim.falls_asleep = 0;
+            continue;
+        }
         if (sim.asleep) sim.asleep(ep);
+        sim.falls_asleep = 0;
         if (!k_sleep_until(limit)) {
             n = k_harvest(ep, out, max, 1);
             break;
@@ -949,6 +963,7 @@ K_FN int k_timerfd_set(int fd, int64_t ns) {
     if (f->parents) k_fail("fork", "timerfd_settime on fd %d, which the parent process uses", fd);
     f->counter = 0;
     f->armed = ns ? ++sim.serial : 0;
+    f->due = sim.now + ns;
     if (ns) k_at(ns, k_timerfd_out, NULL, f->armed * K_FDS + (uint64_t)fd);
     return 0;
 }
@@ -1073,7 +1088,7 @@ K_FN ssize_t k_recv(k_end *e, unsigned char *buf, size_t n) {
     if (e->nmessages > 0) return k_recv_message(e, buf, n);
     if (e->rx.len) {
         take = n < e->rx.len ? (uint32_t)n : e->rx.len;
-        if (take > 1 && k_chance(sim.faults.short_read)) take = 1 + k_below(take - 1);
+        if (take > 1 && (e->marked ? k_below(3) == 0 : k_chance(sim.faults.short_read))) take = 1 + k_below(take - 1);
         k_take(&e->rx, buf, take);
         k_space(e);
         sim.progress += take;
@@ -1106,6 +1121,10 @@ K_FN ssize_t k_send(k_end *e, const unsigned char *buf, size_t n) {
         return (ssize_t)n;
     }
     room = e->peer->rx.cap - e->peer->rx.len;
+    if (e->peer->nmessages >= 0) { /* all of a message or nothing */
+        if (n > e->peer->rx.cap) return errno = EMSGSIZE, -1;
+        if (n > room || e->peer->nmessages == K_BACKLOG) room = 0;
+    }
     if (room == 0 && n > 0) {
         e->nospace = 1;
         errno = EAGAIN;
@@ -1123,6 +1142,14 @@ K_FN ssize_t k_send(k_end *e, const unsigned char *buf, size_t n) {
 }
 
 /* The three that a fd's calls go through; they add what the seed has in mind. */
+
+/* A call that found nothing is not made again before an event: that would be a spin, however slow. */
+K_FN int k_dry(k_file *f, int *dry, const char *call) {
+    if (sim.thrifty && *dry && f->item.epoll)
+        k_fail("busy loop", "%s of fd %d again in vain: nothing was there, and no event has come since", call, f->fd);
+    *dry = 1;
+    return errno = EAGAIN, -1;
+}
 
 K_FN void k_edge_later(void *arg, uint64_t fd_and_key) {
     k_file *f = sim.file[fd_and_key >> 32];
@@ -1151,24 +1178,27 @@ K_FN ssize_t k_readv_stream(k_file *f, const struct iovec *iov, int n) {
     if (k_chance(sim.faults.again)) {
         sim.stats.read_again++;
         k_make_good(f, EPOLLIN);
-        return errno = EAGAIN, -1;
+        return k_dry(f, &f->dry_in, "read");
     }
     for (i = 0; i < n; i++) {
         if (iov[i].iov_len == 0) continue;
         r = k_recv(f->end, (unsigned char *)iov[i].iov_base, iov[i].iov_len);
         if (r <= 0) break;
         total += r;
-        if ((size_t)r < iov[i].iov_len) break;
+        if ((size_t)r < iov[i].iov_len || f->end->nmessages >= 0) break;
         if (i + 1 < n && !f->end->rx.len) break; /* an error or the end waits for the next call */
     }
     if (total == 0 && want) {
         if (r == 0) sim.stats.eofs++;
-        if (r < 0 && errno == EAGAIN) sim.stats.read_again++;
+        if (r < 0 && errno == EAGAIN) {
+            sim.stats.read_again++;
+            return k_dry(f, &f->dry_in, "read");
+        }
         return r;
     }
     if ((size_t)total < want) {
         sim.stats.short_reads++;
-        if (f->end->rx.len && f->end->nmessages < 0) k_make_good(f, EPOLLIN);
+        if (f->end->rx.len && f->end->nmessages < 0 && !f->end->marked) k_make_good(f, EPOLLIN);
     }
     return total;
 }
@@ -1182,10 +1212,11 @@ K_FN ssize_t k_writev_stream(k_file *f, const struct iovec *iov, int n) {
     if (f->end->state == K_UP && !f->end->err && !f->end->wr_shut && k_chance(sim.faults.again)) {
         sim.stats.write_again++;
         k_make_good(f, EPOLLOUT);
-        return errno = EAGAIN, -1;
+        return k_dry(f, &f->dry_out, "write");
     }
     allow = want;
-    if (want > 1 && k_chance(sim.faults.short_write)) allow = 1 + k_below((uint32_t)want - 1);
+    if (want > 1 && !(f->end->peer && f->end->peer->nmessages >= 0) && k_chance(sim.faults.short_write))
+        allow = 1 + k_below((uint32_t)want - 1);
     for (i = 0; i < n && (size_t)total < allow; i++) {
         size_t part = iov[i].iov_len;
         if (part == 0) continue;
@@ -1196,8 +1227,9 @@ K_FN ssize_t k_writev_stream(k_file *f, const struct iovec *iov, int n) {
         if ((size_t)r < part) break;
     }
     if (total == 0 && want) {
-        if (errno == EAGAIN) sim.stats.write_again++;
-        return -1;
+        if (errno != EAGAIN) return -1;
+        sim.stats.write_again++;
+        return k_dry(f, &f->dry_out, "write");
     }
     if ((size_t)total < want) {
         sim.stats.short_writes++;
@@ -1273,9 +1305,9 @@ K_FN ssize_t k_send_fd(int fd, const void *buf, size_t n) {
     return k_sendv(fd, &iov, 1);
 }
 
-/* A pair of connected sockets, a pipe, or sockets that keep the bounds of messages, for the test; blocking, as the
-   system gives them. */
-enum { K_STREAMS, K_PIPE, K_MESSAGES };
+/* A pair of connected sockets (TCP, or Unix streams), a pipe, or sockets that keep the bounds of messages, for the test;
+   blocking, as the system gives them. */
+enum { K_STREAMS, K_PIPE, K_MESSAGES, K_UNIX };
 K_FN int k_pair(int kind, uint32_t cap, int fds[2]) {
     const int is_pipe = kind == K_PIPE;
     k_file *a = k_open_fd(is_pipe ? K_PIPE_READ : K_SOCKET), *b;
@@ -1288,6 +1320,7 @@ K_FN int k_pair(int kind, uint32_t cap, int fds[2]) {
     b->end->file = b;
     k_link(a->end, b->end);
     if (kind == K_MESSAGES) a->end->nmessages = b->end->nmessages = 0;
+    if (kind == K_UNIX) a->end->marked = b->end->marked = 1;
     if (is_pipe) {
         a->end->wr_shut = b->end->rd_shut = 1;
         sim.stats.pipes++;
@@ -1481,7 +1514,7 @@ K_FN int k_getsockopt(int fd, int name, int *value) {
     } else if (name == SO_TYPE) {
         *value = f->end && f->end->nmessages >= 0 ? SOCK_SEQPACKET : SOCK_STREAM;
     } else if (name == SO_PROTOCOL) {
-        *value = f->end && f->end->nmessages >= 0 ? 0 : IPPROTO_TCP;
+        *value = f->end && (f->end->nmessages >= 0 || f->end->marked) ? 0 : IPPROTO_TCP;
     } else if (name == SO_ACCEPTCONN) {
         *value = f->type == K_LISTENER;
     }

@@ -167,6 +167,7 @@ static void pool_accepted(pool_channel *c, task *t) {
     uint64_t *last = &w.last_taken[t->loop][pool.lane - 1][t->cls][is_call(t)];
     const int line = line_of(t);
     CHECK("operation", t->inflight && t->loop == c->loop);
+    task_refused(t, 0);
     CHECK("order", t->ticket > *last);
     *last = t->ticket;
     c->put[line][c->puts[line] % POOL_DEPTH] = t;
@@ -200,6 +201,7 @@ static int pool_submit(void *channel, ol_op *const *ops, int n) {
         }
         CHECK("pool", t->starts == 0);
         t->in_pool = 0;
+        if (r >= 0) task_refused(t, 1); /* else it runs in the loop */
         pool.waiting[is_call(t)]--;
     }
     if (r > 0 && !sim.stats.thread_failed) CHECK("pool", pool_workers() == pool.workers);
@@ -220,6 +222,7 @@ static int pool_poll(void *channel, ol_op **ops, int max) {
         CHECK("pool", t->in_pool && t->inflight);
         CHECK("pool", t->granted ? t->op.result == -ECANCELED && t->starts == 0 : t->starts == 1 && t->reported);
         t->in_pool = 0;
+        t->returned = 1;
         c->held--;
     }
     return n;

@@ -15,13 +15,14 @@ static void enter(ol_co *co) {
     CHECK("resume", w.stepping == r->loop);
     CHECK("resume", !w.in_submit);
     if (w.nframes == 0 && w.goes_on != co) {
-        if (r->raised) count_blurred(r->loop);
+        if (r->raised || r->ended) count_blurred(r->loop); /* at its end a join may have raised it, too */
         else count_run(r->loop, r->cls);
         r->raised = 0;
         w.awaits = 0;
         k_trace("run", r->id, r->kind);
     }
     if (r->started || r->top != r) CHECK("gate", r->part->holder == r->top);
+    r->sleeps = 0;
     if (r->ended) root_gone(r); /* its children have ended: now it ends */
     if (w.nframes == 0) w.running = co;
     w.goes_on = NULL;
@@ -93,7 +94,7 @@ static void root_init(root *r, void *owner, int kind, int loop, partition *p) {
     r->kind = kind;
     r->loop = loop;
     r->id = ++w.next_id;
-    r->started = r->canceled = r->was_due = r->family = r->ended = r->returns = r->waits = r->raised = 0;
+    r->started = r->canceled = r->was_due = r->sleeps = r->family = r->ended = r->returns = r->waits = r->raised = 0;
     r->deadline = r->surely_due = K_NEVER;
     r->part = p;
     r->owner = owner;
@@ -192,6 +193,24 @@ static void root_deadline(root *r, int64_t ns) {
     r->deadline = ns == OL_NEVER ? K_NEVER : at + (ns > 0 ? ns : 0);
     r->surely_due = ns == OL_NEVER ? K_NEVER : sim.now + (ns > 0 ? ns : 0);
     r->set_in = w.steps[r->loop];
+}
+
+/* ol_sleep, evaluated again where a cancel or a deadline that was taken back has interrupted it. */
+static int await_sleep(ol_co *co, int64_t ns) {
+    root *r = (root *)(void *)co;
+    const int again = r->sleeps_until && (co->frame.bits & OL__CO_RETRY);
+    const int pending = ol_sleep(co, ns);
+    if (!again) r->sleeps_until = sim.now + ns;
+    r->sleeps = pending && !woken(r);
+    return pending;
+}
+/* The round before began at this time: who was to wake up by then has been woken. */
+static void sleepers_in_time(int loop, int64_t began) {
+    int i;
+    for (i = 0; i < w.nroots; i++) {
+        const root *r = w.roots[i];
+        if (r->loop == loop && r->sleeps && r->sleeps_until <= began) CHECK("time", woken(r));
+    }
 }
 
 /* A time that came up now was due at `due`. While one loop is drained at the end, nobody steps the other. */

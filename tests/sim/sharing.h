@@ -183,6 +183,7 @@ static void share_prepare(sharer *s) {
     if (s->what == S_CLOSE && k_below(3)) s->what = S_YIELD;
     if ((s->what == S_JOIN || s->what == S_READ) && (r->deadline == K_NEVER || sim.now >= r->deadline))
         root_deadline(r, k_range(1, 2 * MS)); /* nothing in here need ever let go of it */
+    if ((s->what == S_JOIN || s->what == S_READ) && r->deadline == K_NEVER) s->what = S_YIELD; /* no memory for that */
     begin(&s->b, r, s->what == S_JOIN || s->what == S_READ ? s->target : NULL);
 }
 
@@ -296,7 +297,8 @@ static void share_read(sharer *s) {
     int64_t i;
     s->target->readers--;
     if (s->n == -EBUSY) {
-        CHECK("error", s->rivals || s->target->reads > s->reads); /* one of its own family, at some time since it asked */
+        CHECK("error",
+              s->rivals || s->target->reads > s->reads); /* one of its own family, at some time since it asked */
         COUNT(AW_BUSY);
         return;
     }
@@ -328,7 +330,7 @@ static void share_step(ol_co *co) {
         share_waited(s);
         if (s->n != -ECANCELED && s->n != -ETIMEDOUT) s->n = 0;
     } else if (s->what == S_SLEEP) {
-        OL_AWAIT(s->n, ol_sleep(co, s->span));
+        OL_AWAIT(s->n, await_sleep(co, s->span));
         if (s->n == 0) CHECK("time", sim.now - s->b.at >= s->span);
     } else if (s->what == S_YIELD) {
         OL_YIELD();

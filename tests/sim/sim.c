@@ -253,6 +253,7 @@ static void choose_device(int i) {
     if (k_below(2)) w.device[i].backend.forked = NULL; /* its channels are opened anew */
     if (k_below(4) == 0) w.device[i].backend.kinds = (1u << OL_OP_CRC32) | (1u << OL_OP_DEFLATE);
     w.device[i].on_take = device_takes;
+    w.device[i].on_refuse = device_refuses;
     w.device[i].on_cancel = device_cancel;
     w.device[i].on_done = device_done;
     w.device[i].on_return = device_returns;
@@ -326,6 +327,7 @@ static void build(void) {
     int i;
     w.nloops = 1 + (int)k_below(LOOPS);
     w.stepping = w.destroying = w.draining = w.gate = -1;
+    sim.thrifty = 1;
     CHECK("error", ol_version() == (OL_VERSION_MAJOR << 16 | OL_VERSION_MINOR << 8 | OL_VERSION_PATCH));
     if (k_below(4)) sim.lowest = 56 - (int)k_below(16); /* tables grow in the middle of the run */
 #if HAS_CODEC
@@ -358,12 +360,29 @@ static int calm(void) {
     return w.ntasks == 0;
 }
 
+/* Falls asleep for so long: not longer than until what was refused is to be tried again, and until a device that tells
+   nobody of its completions is to be asked. */
+static void sleep_is_bounded(int loop, int64_t ns) {
+    int i;
+    if (ns < 0) ns = K_NEVER;
+    if (w.refused[loop] && ns > MS) k_fail("lost wake-up", "sleeps without a thought of what a backend has refused");
+    for (i = 0; i < w.ndevs * DEV_CHANNELS; i++) {
+        const dev *d = &w.device[i / DEV_CHANNELS];
+        const dev_channel *c = &d->channel[i % DEV_CHANNELS];
+        int64_t most = w.desc[loop].poll_ns, due;
+        if ((d->p.flags & OL_CHANNEL_NOTIFIES) || !c->open || !c->held || c->notify != &w.loop[loop]->notify) continue;
+        due = d->backend.next_ns ? dev_least_due(c) : K_NEVER;
+        if (due != K_NEVER && due - w.entered > most) most = due - w.entered; /* it has said when */
+        CHECK("poll", ns <= most);
+    }
+}
 /* Falls asleep, or goes on sleeping: then nothing that has been announced may be waiting, unless a thread has stalled:
    it may be the one that is about to write to the eventfd, on behalf of all who have announced something since. */
 static void on_asleep(k_file *ep) {
     int i;
-    (void)ep;
-    if (w.stepping < 0 || k_anyone_stalled()) return;
+    if (w.stepping < 0) return;
+    if (ep && sim.falls_asleep && !w.renewing[w.stepping]) sleep_is_bounded(w.stepping, sim.sleep_for);
+    if (k_anyone_stalled()) return;
     for (i = 0; i < WORKLOADS; i++)
         if (workloads[i].asleep) workloads[i].asleep();
     for (i = 0; i < w.ndevs * DEV_CHANNELS && w.stepping < LOOPS; i++) {
@@ -410,11 +429,14 @@ static void step(int i, int64_t timeout) {
     ol_loop_get_stats(w.loop[i], &s);
     w.items = 0;
     w.stepping = i;
+    w.entered = sim.now;
     r = ol_loop_step(w.loop[i], timeout);
     w.stepping = -1;
     if (fork_failed(i, r)) return;
     if (r < 0) k_fail("error", "ol_loop_step gave %d: %s", r, ol_error());
     if (i < LOOPS) callbacks_after_step(i);
+    if (i < LOOPS) timers_in_time(i, w.began[i]);
+    sleepers_in_time(i, w.began[i]);
     if (i < LOOPS && guests.is[i]) guest_stepped(i);
     sharing_sweep();
     handling_sweep();

@@ -296,7 +296,7 @@ static void work(ol_co *co) {
     } else if (c->job == 4) {
         begin(&c->b, r, c->f);
         c->span = k_range(0, 300 * US);
-        OL_AWAIT(c->n, ol_sleep(co, c->span));
+        OL_AWAIT(c->n, await_sleep(co, c->span));
         if (c->n == 0) CHECK("time", sim.now - c->b.at >= c->span);
         if (c->n == 0) check_late(c->b.at + c->span);
     } else if (c->job == 5) {
@@ -501,7 +501,7 @@ static void client_main(ol_co *co) {
     root_started(r);
     if (client_open(c, r)) {
         if (k_below(2)) { /* the kernel reports the fresh socket meanwhile: hung up, and writable */
-            OL_AWAIT(c->n, ol_sleep(co, k_range(1, 50 * US)));
+            OL_AWAIT(c->n, await_sleep(co, k_range(1, 50 * US)));
             (void)recover(r, c->n);
         }
         do {
@@ -556,7 +556,8 @@ typedef struct pump {
     fdrec *f;
     party *with; /* both sides' */
     int writes, more;
-    int raw; /* reads by a call of its own */
+    int raw;          /* reads by a call of its own */
+    uint32_t message; /* the longest that fits into one message; 0: a stream */
     uint32_t at, total, n;
     uint64_t seed;
     int64_t got;
@@ -566,7 +567,8 @@ typedef struct pump {
 
 static void pump_fill(pump *p) {
     uint32_t i;
-    p->n = 1 + k_below(sizeof p->buf);
+    p->n = 1 + k_below(p->writes && p->message ? p->message : (uint32_t)sizeof p->buf);
+    if (!p->writes && p->message) p->n = sizeof p->buf; /* what doesn't fit would be lost */
     if (p->writes && p->n > p->total - p->at) p->n = p->total - p->at;
     for (i = 0; p->writes && i < p->n; i++) p->buf[i] = k_byte(p->seed, p->at + i);
 }
@@ -622,7 +624,7 @@ static void pump_entry(ol_co *co) {
     leave();
 }
 
-static int pump_side(int loop, int fd, party *with, int writes, uint32_t total) {
+static int pump_side(int loop, int fd, party *with, int writes, uint32_t total, uint32_t message) {
     pump *p;
     ol_fd handle;
     const int cls = (int)k_below(3), e = ol_attach(w.loop[loop], fd, cls, &handle);
@@ -637,6 +639,7 @@ static int pump_side(int loop, int fd, party *with, int writes, uint32_t total) 
     p->writes = writes;
     p->raw = !writes && k_below(3) == 0;
     p->total = total;
+    p->message = message;
     p->seed = (uint64_t)with->id * 77 + 5;
     p->f = fd_new(loop, handle, cls, part_new(), with);
     if (root_spawn(&p->r, p, R_PUMP, loop, p->f->part, p->f, pump_entry) == 0) return 1;
@@ -649,12 +652,14 @@ static void pump_start(void) {
     party *with;
     int fds[2];
     const uint32_t total = 1 + k_below(5000), cap = 1 + k_below(600);
+    const int kind = (int)k_below(4);
+    const uint32_t message = kind == K_MESSAGES ? cap : 0;
     if (!k_free_fds(2)) return;
     with = party_new(0);
     if (!with) return;
-    if (k_pair(k_below(2) ? K_PIPE : K_STREAMS, cap, fds)) k_fail("test", "no fd for a pump");
-    pump_side((int)k_below((uint32_t)w.nloops), fds[1], with, 1, total);
-    pump_side((int)k_below((uint32_t)w.nloops), fds[0], with, 0, total);
+    if (k_pair(kind, cap, fds)) k_fail("test", "no fd for a pump");
+    pump_side((int)k_below((uint32_t)w.nloops), fds[1], with, 1, total, message);
+    pump_side((int)k_below((uint32_t)w.nloops), fds[0], with, 0, total, message);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */

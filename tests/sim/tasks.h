@@ -108,7 +108,7 @@ static task *task_new(int loop, partition *p) {
 #endif
     }
     t->op.cls = (uint8_t)k_below(3);
-    if (k_below(6) == 0) t->op.timeout_us = 1 + k_below(3000);
+    if (k_below(4) == 0) t->op.timeout_us = 1 + k_below(3000);
     return t;
 }
 
@@ -132,7 +132,13 @@ static void task_begin(task *t, int cls) {
     w.tasks[w.ntasks++] = t;
     k_trace("task", t->id, t->kind);
 }
+/* It waits in the loop for room, or not any more. */
+static void task_refused(task *t, int is) {
+    w.refused[t->loop] += is - t->refused;
+    t->refused = is;
+}
 static void task_end(task *t) {
+    task_refused(t, 0);
     if (t->part) t->part->inflight--;
     w.inflight[t->loop]--;
     w.tasks[t->at] = w.tasks[--w.ntasks];
@@ -147,6 +153,7 @@ static void device_takes(ol_op *op) {
     const dev *d = &w.device[t->op.where - 1]; /* devices are the first lanes */
     uint64_t *last = &w.last_taken[t->loop][t->op.where - 1][t->cls][is_call(t)];
     CHECK("operation", t->inflight);
+    task_refused(t, 0);
     CHECK("order", t->ticket > *last); /* first come, first served, within a class and sort */
     *last = t->ticket;
     CHECK("backend", d->backend.kinds >> t->kind & 1);
@@ -158,8 +165,10 @@ static void device_takes(ol_op *op) {
     }
     t->asked = !d->backend.cancel; /* one that can't stop anything is not asked */
 }
+static void device_refuses(ol_op *op) { task_refused(OL_CONTAINER(op, task, op), 1); }
 static void device_returns(ol_op *op) {
-    const task *t = OL_CONTAINER(op, task, op);
+    task *t = OL_CONTAINER(op, task, op);
+    t->returned = 1;
     w.in_device[t->loop][t->op.where - 1][line_of(t)]--;
 }
 static void device_cancel(ol_op *op) { OL_CONTAINER(op, task, op)->asked = 1; }

@@ -52,6 +52,7 @@ typedef struct partition {  /* a partition */
     int callbacks;          /* operations in callback form whose `done` has not returned */
     int inflight;           /* operations accepted, not known to be complete */
     int closes;             /* fds of it that were closed */
+    uint64_t last_post[3];  /* that ran in it, of those of one thread */
     struct fdrec *fd;       /* one of its fds */
     place line;             /* head of a ring, in no order */
     struct partition *into; /* it was joined to this one, then */
@@ -102,6 +103,8 @@ typedef struct root { /* embedded first in everything that is a root coroutine, 
     int64_t deadline; /* not before this may it time out */
     int64_t surely_due;
     uint64_t set_in; /* the round in which that was set */
+    int sleeps;      /* in ol_sleep, and until then */
+    int64_t sleeps_until;
     partition *part;
     place stand;        /* to start, or to join */
     struct root *top;   /* of a child: its root; else itself */
@@ -130,6 +133,8 @@ typedef struct task { /* an operation and its buffers */
     int kind, loop, id, at;
     int inflight, canceled, reported, runs, cls;
     int asked;                    /* its backend was asked to stop it */
+    int refused;                  /* its backend had no room for it, and it waits in the loop */
+    int returned;                 /* its backend has handed it back */
     int forked;                   /* it was in flight when the process forked */
     int in_pool, starts, granted; /* the pool has it; workers that took it; the pool has stopped it */
     uint64_t ticket;              /* in the order of submission */
@@ -154,21 +159,24 @@ enum { T_IDLE, T_RUNNING };
 typedef struct clock_timer {
     ol_timer t;
     int state, loop;
-    int64_t due;
-    fdrec *f;       /* that it names */
-    uint64_t since; /* up to this moment its time had surely not come */
+    int64_t due, surely_due;
+    fdrec *f;         /* that it names */
+    partition *names; /* its partition then */
+    uint64_t since;   /* up to this moment its time had surely not come */
     place stand;
 } clock_timer;
 
 typedef struct note { /* a post */
     ol_post_node node;
-    int posting;  /* calls of ol_post that have not returned */
-    int accepted; /* of those that have */
+    int posting;    /* calls of ol_post that have not returned */
+    uint64_t calls; /* of ol_post */
+    int accepted;   /* of those that have */
     int runs, wanted, seen, loop, thread;
-    int lost;       /* its thread is gone, in the middle of a post */
-    uint64_t order; /* of the call that queued it, among those of its thread */
-    fdrec *f;       /* that it names */
-    uint64_t since; /* before this moment it was not posted */
+    int lost;         /* its thread is gone, in the middle of a post */
+    uint64_t order;   /* of the call that queued it, among those of its thread */
+    fdrec *f;         /* that it names */
+    partition *names; /* its partition then */
+    uint64_t since;   /* before this moment it was not posted */
     place stand;
 } note;
 
@@ -203,6 +211,7 @@ static struct world {
     fdrec *open[FDS];
     int nopen;
     fdrec *listener[LOOPS];
+    fdrec *named[LOOPS];     /* by the latest timer or post that names one */
     fdrec *by_number[K_FDS]; /* the latest of each number */
     uint64_t clock;          /* of lines.h */
     root *waiting[ROOTS];    /* for a join, a lock, a child; in the order in which they began to */
@@ -212,7 +221,7 @@ static struct world {
     root *roots[ROOTS];
     int nroots, alive[ALL_LOOPS], next_id;
     task *tasks[TASKS];
-    int ntasks, inflight[ALL_LOOPS];
+    int ntasks, inflight[ALL_LOOPS], refused[ALL_LOOPS];
     party parties[PARTIES];
     int nparties;
     clock_timer timer[LOOPS][TIMERS];
@@ -234,6 +243,7 @@ static struct world {
     partition *current; /* whose root or callback runs */
     int draining;       /* the loop that is; -1 none */
     int stepping;       /* the loop that is inside a step, -1 none */
+    int64_t entered;    /* when its latest step began, or an earlier one */
     int gate;           /* the guest whose event is handled, -1 none */
     int in_submit;
     ol_frame *frames[DEPTH + 4]; /* that are running, outermost first */

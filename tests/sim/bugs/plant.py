@@ -56,12 +56,20 @@ bug("drained_by_message", "a short read counts as drained on sockets that keep t
     """    return OL__SOCKET | OL__TCP;
 """)
 
-bug("wait_keeps_bit", "a wait doesn't clear the readiness that it found wrong: the coroutine spins",
+bug("again_keeps_bit", "EAGAIN doesn't clear the readiness that it proves wrong: a handler is called again and again",
+    """            slot->bits &= (uint8_t)~(OL__READ | OL__URGENT);
+            return -EAGAIN;
+""",
+    """            return -EAGAIN;
+""")
+
+bug("wait_spins", "a coroutine that waits for an fd asks the kernel again in each round",
     """    slot->bits &= (uint8_t)~(dir == OL__IN ? OL__READ : OL__WRITE);
     slot->wait[dir] = co;
 """,
-    """    slot->wait[dir] = co;
-    if (slot->bits & (dir == OL__IN ? OL__READ : OL__WRITE)) ol__wake(co, OL__CO_RETRY);
+    """    slot->bits |= (uint8_t)(dir == OL__IN ? OL__READ : OL__WRITE);
+    ol__wake(co, OL__CO_RETRY);
+    return OL__PENDING;
 """)
 
 bug("write_restarts", "a write that was resumed begins from the start again",
