@@ -91,6 +91,12 @@ static void reads_twice(ol_co *co) {
     }
     OL_END(co);
 }
+static void reads_from(ol_co *co) { /* once */
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    OL_AWAIT(p->r[0], ol_read(co, p->fd, p->buf, sizeof p->buf));
+    OL_END(co);
+}
 Test(edges, a_short_read_of_a_unix_socket_does_not_hide_what_follows) {
     ol_loop *loop = make(NULL, NULL);
     static probe p;
@@ -127,7 +133,8 @@ Test(edges, a_short_read_of_a_unix_socket_does_not_hide_what_follows) {
 static sem_t first_may_go;
 static int64_t waits_for_the_second(void *arg) {
     (void)arg;
-    while (sem_wait(&first_may_go) != 0) {}
+    while (sem_wait(&first_may_go) != 0) {
+    }
     return 1;
 }
 static int64_t lets_the_first_go(void *arg) {
@@ -143,19 +150,22 @@ Test(edges, a_call_that_blocks_does_not_hold_up_another_while_a_worker_is_idle) 
         ol_op op[9];
         dones = 0;
         for (int i = 0; i < 9; i++)
-            cr_assert_eq(ol_submit(loop, ol_prep_call(&op[i], i ? lets_the_first_go : waits_for_the_second, NULL), on_done), 0);
+            cr_assert_eq(
+                ol_submit(loop, ol_prep_call(&op[i], i ? lets_the_first_go : waits_for_the_second, NULL), on_done), 0);
         cr_assert_eq(ol_loop_run(loop), 0);
         cr_assert_eq(dones, 9);
         cr_assert_eq(ol_loop_destroy(loop), 0);
         cr_assert_eq(ol_threads_destroy(pool), 0);
-        while (sem_trywait(&first_may_go) == 0) {}
+        while (sem_trywait(&first_may_go) == 0) {
+        }
     }
 }
 
 static sem_t hang;
 static int64_t hangs(void *arg) {
     (void)arg;
-    while (sem_wait(&hang) != 0) {}
+    while (sem_wait(&hang) != 0) {
+    }
     return 0;
 }
 Test(edges, hung_calls_leave_room_for_other_work) {
@@ -380,7 +390,7 @@ Test(edges, seven_backends_fit_beside_the_shared_pool_and_eight_are_refused) {
     d.nbackends = 2;
     b[1].name = "a";
     cr_assert_eq(ol_loop_create(&loop, &d), -EINVAL); /* a name twice */
-    cr_assert_eq(ol_threads_destroy(&b[0]), -EINVAL);  /* not a pool */
+    cr_assert_eq(ol_threads_destroy(&b[0]), -EINVAL); /* not a pool */
 }
 
 static void submits(ol_co *co) {
@@ -498,4 +508,404 @@ Test(edges, a_loop_cannot_be_run_or_destroyed_from_inside) {
     cr_assert_eq(ol_loop_run(loop), 0);
     for (int i = 0; i < 3; i++) cr_assert_eq(inside[i], -EBUSY);
     cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+/* ---- ends of loops: what callbacks still do then */
+
+static ol_fd ends_fd;
+static ol_handler ends_handler;
+static int ends_ready;
+static ol_timer ends_timer;
+static ol_post_node ends_node;
+static void ends_when_ready(ol_loop *loop, ol_handler *h, int ready) { (void)loop, (void)h, (void)ready, ends_ready++; }
+static void watches(ol_loop *loop, ol_post_node *node) {
+    (void)node;
+    cr_assert_eq(ol_watch(loop, ends_fd, &ends_handler, OL_WRITABLE, ends_when_ready), 0);
+    ends_timer.fd = ends_fd;
+    cr_assert_eq(ol_timer_start(loop, &ends_timer, 0, fire), 0); /* due at once, behind the handler */
+}
+Test(edges, a_handler_that_is_set_while_the_loop_is_destroyed_is_not_called_afterwards) {
+    ol_loop *loop = make(NULL, NULL);
+    static ol_post_node node;
+    int sv[2];
+    node.fn = watches;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &ends_fd), 0);
+    cr_assert_eq(ol_post(loop, &node), 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    const int calls = ends_ready;
+    loop = make(NULL, NULL); /* both can be used with another loop */
+    cr_assert_eq(ol_attach(loop, sv[1], 0, &ends_fd), 0);
+    ends_timer.fd = 0;
+    const int before = fired;
+    cr_assert_eq(ol_timer_start(loop, &ends_timer, 0, fire), 0);
+    cr_assert_eq(ol_watch(loop, ends_fd, &ends_handler, OL_READABLE, ends_when_ready), 0);
+    while (ends_ready == calls) cr_assert_eq(ol_loop_step(loop, -1), 1); /* its peer is closed */
+    cr_assert_eq(fired, before + 1);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+static void never_called(ol_loop *loop, ol_post_node *node) {
+    (void)loop, (void)node;
+    cr_assert(0, "a post was called after the last operation");
+}
+static void called(ol_loop *loop, ol_post_node *node) { (void)loop, (void)node, fired++; }
+static void posts(ol_loop *loop, ol_timer *timer) {
+    (void)timer;
+    ends_node.fn = never_called;
+    cr_assert_eq(ol_post(loop, &ends_node), 0);
+}
+Test(edges, a_post_that_comes_too_late_is_dropped_and_can_be_posted_elsewhere) {
+    ol_loop *loop = make(NULL, NULL);
+    ol_timer t;
+    memset(&t, 0, sizeof t);
+    cr_assert_eq(ol_timer_start(loop, &t, 0, posts), 0); /* timers come after posts */
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    cr_assert_null(ends_node.next);
+    loop = make(NULL, NULL);
+    ends_node.fn = called;
+    cr_assert_eq(ol_post(loop, &ends_node), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(fired, 1);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+static probe born_late;
+static void clings(ol_co *co) { /* it is born cancelled */
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    p->n = ol_canceled(co);
+    ol_cancel_clear(co);
+    OL_AWAIT(p->r[0], ol_sleep(co, OL_NEVER));
+    OL_END(co);
+}
+static void spawns(ol_loop *loop, ol_post_node *node) {
+    (void)node;
+    cr_assert_eq(ol_spawn(loop, &born_late.co, clings, 0, 0), 0);
+}
+Test(edges, a_loop_in_which_a_post_starts_a_coroutine_is_not_destroyed) {
+    ol_loop *loop = make(NULL, NULL);
+    static ol_post_node node;
+    node.fn = spawns;
+    cr_assert_eq(ol_post(loop, &node), 0);
+    cr_assert_eq(ol_loop_destroy(loop), -EBUSY);
+    cr_assert_not_null(strstr(ol_error(), "ol_loop_drain"));
+    cr_assert_eq(ol_loop_drain(loop, (int64_t)60 * 1000000000), 0);
+    cr_assert(born_late.n == 1 && born_late.r[0] == -ECANCELED);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+/* ---- a drain: what is started in it */
+
+static probe heir;
+static int heir_was_canceled;
+static void inherits(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    heir_was_canceled = ol_canceled(co);
+    OL_AWAIT(p->r[0], ol_sleep(co, OL_NEVER));
+    OL_END(co);
+}
+static void leaves_an_heir(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    OL_AWAIT(p->r[0], ol_sleep(co, OL_NEVER));
+    cr_assert_eq(ol_spawn(co->loop, &heir.co, inherits, 0, 0), 0);
+    p->r[1] = ol_submit(co->loop, ol_prep_crc32(&p->op, 0, "abc", 3), on_done); /* a coroutine's clean-up may */
+    OL_END(co);
+}
+static ol_op refused;
+static int64_t refused_with;
+static const char *refused_text;
+static void submits_more(ol_loop *loop, ol_op *op) {
+    (void)op;
+    refused_with = ol_submit(loop, ol_prep_crc32(&refused, 0, "abc", 3), on_done);
+    refused_text = ol_error();
+}
+Test(edges, in_a_drain_coroutines_are_born_cancelled_and_callbacks_submit_nothing) {
+    ol_loop *loop = make("any any 0- async threads wait", NULL);
+    static probe p;
+    static ol_op op;
+    cr_assert_eq(ol_spawn(loop, &p.co, leaves_an_heir, 0, 0), 0);
+    ol_loop_step(loop, 0);
+    cr_assert_eq(ol_submit(loop, ol_prep_crc32(&op, 0, "abc", 3), submits_more), 0);
+    cr_assert_eq(ol_loop_drain(loop, (int64_t)60 * 1000000000), 0);
+    cr_assert(heir_was_canceled && heir.r[0] == -ECANCELED);
+    cr_assert_eq(p.r[1], 0);
+    cr_assert_eq(dones, 1);
+    cr_assert_eq(refused_with, -ECANCELED);
+    cr_assert_not_null(strstr(refused_text, "start no more"));
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+/* ---- numbers and generations of fds */
+
+Test(edges, the_last_generation_is_followed_by_the_first) {
+    ol_loop *loop = make(NULL, NULL);
+    int sv[2];
+    ol_fd h = 0, again = 0;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &h), 0);
+    loop->slot[sv[0]].gen = 0x7fffffff; /* after two thousand million others */
+    h = ol__handle(0x7fffffff, sv[0]);
+    cr_assert(h > 0 && (int64_t)h > 0, "an ol_fd is an await's result");
+    cr_assert_eq(ol_fd_raw(loop, h), sv[0]);
+    cr_assert_eq(ol_close(loop, h), 0);
+    cr_assert_eq(dup2(sv[1], sv[0]), sv[0]);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &again), 0);
+    cr_assert(again != 0 && again != h && (int64_t)again > 0);
+    cr_assert_eq(ol_fd_raw(loop, h), -EBADF);
+    cr_assert_eq(ol_fd_raw(loop, again), sv[0]);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(sv[1]);
+}
+
+static void makes_a_socket(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    p->r[0] = ol_socket(co, AF_UNIX, SOCK_STREAM, 0, &p->fd);
+    OL_END(co);
+}
+Test(edges, a_socket_with_the_number_of_one_closed_behind_the_loop) {
+    ol_loop *loop = make(NULL, NULL);
+    static probe lost, p;
+    int sv[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &lost.fd), 0);
+    cr_assert_eq(ol_spawn(loop, &lost.co, reads_twice, lost.fd, 0), 0);
+    ol_loop_step(loop, 0);
+    close(sv[0]); /* the user's mistake */
+    cr_assert_eq(ol_spawn(loop, &p.co, makes_a_socket, 0, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(p.r[0], 0, "%s", ol_error());
+    cr_assert_eq(ol_fd_raw(loop, p.fd), sv[0], "the kernel reuses numbers at once");
+    cr_assert_eq(lost.r[0], -ECANCELED);
+    cr_assert_eq(ol_fd_raw(loop, lost.fd), -EBADF);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(sv[1]);
+}
+
+static void hangs_on_its_fd(ol_loop *loop, ol_handler *h, int ready) {
+    static ol_op op;
+    (void)ready;
+    cr_assert_eq(ol_submit(loop, ol_prep_call(&op, hangs, NULL), on_done), 0);
+    cr_assert_eq(ol_close(loop, h->fd), 0);
+}
+Test(edges, an_fd_whose_close_waits_for_an_operation_cannot_be_attached_again) {
+    ol_backend *pool = make_pool(1, 4);
+    ol_loop *loop = make("any any 0- async threads wait", pool);
+    static ol_handler handler;
+    int sv[2];
+    ol_fd h = 0, again = 77;
+    sem_init(&hang, 0, 0);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &h), 0);
+    cr_assert_eq(ol_watch(loop, h, &handler, OL_WRITABLE, hangs_on_its_fd), 0);
+    while (ol_fd_raw(loop, h) >= 0) cr_assert_eq(ol_loop_step(loop, -1), 1);
+    cr_assert_geq(fcntl(sv[0], F_GETFD), 0, "it is still open");
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &again), -EEXIST);
+    cr_assert_not_null(strstr(ol_error(), "ol_close has not finished"));
+    cr_assert_eq(again, 77u);
+    sem_post(&hang);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_lt(fcntl(sv[0], F_GETFD), 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    cr_assert_eq(ol_threads_destroy(pool), 0);
+    close(sv[1]);
+}
+
+/* ---- urgent data: a read ends at its mark, though more is there */
+
+Test(edges, a_read_that_ends_at_the_urgent_mark_does_not_hide_what_follows) {
+    ol_loop *loop = make(NULL, NULL);
+    static probe p;
+    struct sockaddr_in a;
+    socklen_t len = sizeof a;
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int l = socket(AF_INET, SOCK_STREAM, 0), far = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert(bind(l, (struct sockaddr *)&a, sizeof a) == 0 && listen(l, 1) == 0);
+    cr_assert_eq(getsockname(l, (struct sockaddr *)&a, &len), 0);
+    cr_assert_eq(connect(far, (struct sockaddr *)&a, sizeof a), 0);
+    const int near = accept(l, NULL, NULL);
+    cr_assert_eq(send(far, "abc", 3, 0), 3);
+    cr_assert_eq(send(far, "!", 1, MSG_OOB), 1);
+    cr_assert_eq(send(far, "def", 3, 0), 3);
+    cr_assert_eq(ol_attach(loop, near, 0, &p.fd), 0);
+    cr_assert_eq(ol_spawn(loop, &p.co, reads_twice, p.fd, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0); /* else it waits for ever */
+    cr_assert(memcmp(p.buf, "abcdef", 6) == 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(far);
+    close(l);
+}
+
+/* ---- an await whose expression has become another one since */
+
+static int turned;
+static void turns(ol_co *co) { /* waits to read, then, woken, for something else: nobody is left in the fd's slot */
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    OL_AWAIT(p->r[0], turned ? ol_sleep(co, 0) : ol_read(co, p->fd, p->buf, 1));
+    OL_AWAIT(p->r[1], ol_read(co, p->fd, p->buf, 1));
+    OL_END(co);
+}
+static void turns_and_ends(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    OL_AWAIT(p->r[0], turned ? 0 : ol_read(co, p->fd, p->buf, 1));
+    OL_END_THEN(co, memset(p, 0xa5, sizeof *p));
+}
+static ol_loop *with_a_reader(probe *p, void (*fn)(ol_co *), int *far) {
+    ol_loop *loop = make(NULL, NULL);
+    int sv[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    *far = sv[1];
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &p->fd), 0);
+    cr_assert_eq(ol_spawn(loop, &p->co, fn, p->fd, 0), 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 1);
+    cr_assert_eq(write(*far, "xy", 2), 2);
+    turned = 1;
+    return loop;
+}
+Test(edges, an_await_that_turns_into_another_one_leaves_the_fd) {
+    static probe p;
+    int far;
+    ol_loop *loop = with_a_reader(&p, turns, &far);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(p.r[0], 0);
+    cr_assert_eq(p.r[1], 1, "%d", (int)p.r[1]); /* it is not in its own way */
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(far);
+}
+Test(edges, a_coroutine_whose_await_turned_into_nothing_may_be_freed) {
+    static probe p, next;
+    int far;
+    ol_loop *loop = with_a_reader(&p, turns_and_ends, &far);
+    next.fd = p.fd;
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(p.i, (int)0xa5a5a5a5);
+    cr_assert_eq(ol_spawn(loop, &next.co, reads_from, next.fd, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(next.r[0], 2);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(far);
+}
+
+static void sleeps_an_hour(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    OL_AWAIT(p->r[0], ol_sleep(co, (int64_t)3600 * 1000000000));
+    OL_END(co);
+}
+Test(edges, a_sleep_whose_cancel_was_taken_back_ends_when_it_would_have) {
+    ol_loop *loop = make(NULL, NULL);
+    static probe p;
+    p.r[0] = 1234;
+    cr_assert_eq(ol_spawn(loop, &p.co, sleeps_an_hour, 0, 0), 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 1);
+    const int64_t end = ol__co_wake(&p.co);
+    for (int i = 0; i < 3; i++) {
+        ol_cancel(&p.co);
+        ol_cancel_clear(&p.co); /* before it has run */
+        cr_assert_eq(ol_loop_step(loop, 0), 1);
+        cr_assert_eq(p.r[0], 1234);
+        cr_assert_eq(ol__co_wake(&p.co), end);
+    }
+    ol_cancel(&p.co);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(p.r[0], -ECANCELED);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+/* ---- guests of another loop */
+
+static int from_inside_fd;
+static void asks_for_the_fd(ol_loop *loop, ol_timer *timer) {
+    (void)timer;
+    from_inside_fd = ol_loop_fd(loop);
+}
+static int readable(int fd) {
+    struct epoll_event e;
+    const int ep = epoll_create1(EPOLL_CLOEXEC);
+    memset(&e, 0, sizeof e);
+    e.events = EPOLLIN;
+    cr_assert_eq(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e), 0);
+    const int n = epoll_wait(ep, &e, 1, 0);
+    close(ep);
+    return n;
+}
+Test(edges, the_loops_fd_may_be_asked_for_from_inside) {
+    ol_loop *loop = make(NULL, NULL);
+    static ol_timer t, hour;
+    static ol_post_node node;
+    node.fn = called;
+    cr_assert_eq(ol_timer_start(loop, &hour, (int64_t)3600 * 1000000000, fire), 0);
+    cr_assert_eq(ol_timer_start(loop, &t, 0, asks_for_the_fd), 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 1);
+    cr_assert_geq(from_inside_fd, 0);
+    cr_assert_eq(ol_loop_fd(loop), from_inside_fd);
+    cr_assert_eq(ol_loop_step(loop, 0), 1); /* this one has ended armed, as the first */
+    cr_assert_eq(readable(from_inside_fd), 0);
+    cr_assert_eq(ol_post(loop, &node), 0);
+    cr_assert_eq(readable(from_inside_fd), 1);
+    cr_assert_eq(ol_loop_step(loop, 0), 1);
+    cr_assert_eq(fired, 1);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+Test(edges, an_eventfd_that_is_full_wakes_the_loop_all_the_same) {
+    ol_loop *loop = make(NULL, NULL);
+    static ol_post_node node;
+    node.fn = called;
+    const int fd = ol_loop_fd(loop);
+    const uint64_t most = UINT64_MAX - 1;
+    cr_assert_eq(write(loop->notify.eventfd, &most, sizeof most), (ssize_t)sizeof most);
+    errno = 1234;
+    cr_assert_eq(ol_post(loop, &node), 0); /* its write says EAGAIN: the fd is readable already */
+    cr_assert_eq(errno, 1234);
+    cr_assert_eq(readable(fd), 1);
+    cr_assert_eq(ol_loop_step(loop, 0), 0);
+    cr_assert_eq(fired, 1);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+/* ---- what your own calls have found out */
+
+static int readies;
+static void says_eagain(ol_loop *loop, ol_handler *h, int ready) {
+    char buf[8];
+    cr_assert_eq(ready, OL_READABLE | OL_WRITABLE);
+    readies++;
+    if (readies < 3) return; /* level-triggered: it is called again */
+    cr_assert_eq(recv(ol_fd_raw(loop, h->fd), buf, sizeof buf, MSG_DONTWAIT), 1);
+    cr_assert_eq(ol_again(loop, h->fd, 0), 0);
+    cr_assert_eq(ol_again(loop, h->fd, 1), 0);
+}
+Test(edges, after_ol_again_a_handler_is_called_for_the_next_event) {
+    ol_loop *loop = make(NULL, NULL);
+    static ol_handler h;
+    int sv[2];
+    ol_fd fd;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &fd), 0);
+    cr_assert_eq(write(sv[1], "x", 1), 1);
+    cr_assert_eq(ol_watch(loop, fd, &h, OL_READABLE | OL_WRITABLE, says_eagain), 0);
+    while (readies < 3) cr_assert_eq(ol_loop_step(loop, -1), 1);
+    for (int i = 0; i < 3; i++) cr_assert_eq(ol_loop_step(loop, 0), 1);
+    cr_assert_eq(readies, 3, "it is neither readable nor writable");
+    cr_assert_eq(ol_try_write(loop, fd, "y", 1), -EAGAIN, "so it was told");
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(sv[1]);
+}
+
+/* ---- tables */
+
+Test(edges, a_table_that_cannot_be_addressed_stays_as_it_is) {
+    uint32_t capacity = 1u << 31;
+    int here;
+    cr_assert_eq(ol__grow(&here, &capacity, 1u << 31, 1), &here);
+    cr_assert_null(ol__grow(&here, &capacity, (1u << 31) + 1, 1));
+    cr_assert_eq(capacity, 1u << 31);
+    cr_assert_str_eq(ol_error(), "out of memory");
 }
