@@ -124,7 +124,7 @@ static void extra_main(ol_co *co) {
             x->t = task_new(x->r.loop, x->r.part);
             x->t->awaited = 1;
             task_begin(x->t, x->r.cls);
-            OL_AWAIT(x->n, ol_run(co, &x->t->op));
+            OL_AWAIT(x->n, await_run(co, x->t));
             task_end(x->t);
             judge_task(x->t, &x->r, &x->b, x->n);
         } else if (x->what == X_FOREIGN) {

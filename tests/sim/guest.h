@@ -139,7 +139,15 @@ static int guest_round(int i, int64_t timeout) {
     if (!guest_loop_ready(i) && k_below(20)) return 0;
     return 1;
 }
-static void guest_stepped(int i) {
+static void guest_stepped(int i, int left, int r) {
+    int k, withheld = 0;
+    for (k = 0; k < handling.n; k++) {
+        const session *s = handling.all[k];
+        if (s->f->loop != i || !s->withheld) continue;
+        withheld = 1;
+        if (s->watched) CHECK("count", r == 1); /* it stands in line, or is about to be called */
+    }
+    if (!left && !withheld && !w.nposters && sim.now > handling.pause[i]) CHECK("count", r == 0);
     if (guests.seen != sim.progress || w.inflight[i]) guests.barren = 0;
     else if (++guests.barren > BARREN) k_fail("busy loop", "the loop's fd is readable %d times for nothing", BARREN);
     guests.seen = sim.progress;

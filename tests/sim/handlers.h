@@ -46,7 +46,7 @@ static void relief_start(session *s);
 static void session_unwatch(session *s) {
     if (s->f->closed) return;
     CHECK("error", ol_unwatch(w.loop[s->f->loop], s->f->handle) == 0);
-    if (s->watched && !s->running) w.blurred[s->f->loop] = 1;
+    if (s->watched && !s->running) w.blurred[s->f->loop]++;
     s->watched = s->mask = 0; /* what the gate has withheld waits for whoever watches next */
     place_leave(&s->stand);
 }
@@ -63,7 +63,7 @@ static void session_watch(session *s, int mask, int anew) {
         s->now = (watcher *)k_own(sizeof *s->now);
         s->now->s = s;
     }
-    if (s->watched && !s->running && (anew || mask != s->mask)) w.blurred[s->f->loop] = 1;
+    if (s->watched && !s->running && (anew || mask != s->mask)) w.blurred[s->f->loop]++;
     if (!s->watched || s->now != old) {
         place_leave(&s->stand);
         s->since = moment();
@@ -89,7 +89,7 @@ static void session_drop(session *s) { /* nothing needs it any more */
 }
 /* Called by fd_close, whoever calls that. */
 static void session_closed(session *s) {
-    if (s->watched && !s->running) w.blurred[s->f->loop] = 1;
+    if (s->watched && !s->running) w.blurred[s->f->loop]++;
     if (s->now) k_disown(s->now); /* it may be freed at once, also from inside */
     s->now = NULL;
     s->watched = s->mask = s->withheld = 0;
@@ -432,6 +432,7 @@ static int sessions_in(const partition *p) {
         if (handling.listens[i] && handling.listens[i]->part == p) return 1;
     return 0;
 }
+static int sessions_n(void) { return handling.n; }
 static session *session_any(int loop) {
     session *s = handling.n ? handling.all[k_below((uint32_t)handling.n)] : NULL;
     return s && s->f->loop == loop && !s->over ? s : NULL;

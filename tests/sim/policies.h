@@ -127,6 +127,8 @@ static void policy_judge(const task *t) {
     else if (op->mode == OL_SYNC) CHECK("policy", t->rule.mode == OL_SYNC && t->awaited);
     else CHECK("policy", op->mode == OL_ASYNC);
     if (device && op->where) CHECK("policy", w.device[lane - 1].backend.kinds >> t->kind & 1);
+    if (device && op->why == OL_WHY_RULE && t->awaited && t->rule.mode == OL_SYNC)
+        CHECK("policy", (op->mode == OL_SYNC) == !(w.device[lane - 1].p.flags & OL_CHANNEL_NO_SYNC));
 }
 
 /* One that was refused for lack of room. */

@@ -46,12 +46,14 @@ static struct pool_watch {
     int nchannels; /* most at a time */
     uint64_t serial, submits;
     int workers;
+    uint32_t depth;
     int waiting[2]; /* accepted and not started, by sort */
     int calls;      /* running */
     struct pool_worker worker[K_THREADS];
 } pool;
 
 static int pool_lane(void) { return pool.lane; }
+static uint32_t lane_depth(int lane) { return lane == pool.lane ? pool.depth : w.device[lane - 1].p.depth; }
 static int pool_workers(void) { return k_threads_of(K_WORKER); }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -335,6 +337,7 @@ static void pool_build(int kind) {
     memset(&pool, 0, sizeof pool);
     pool.kind = kind;
     pool.lane = kind == POOL_NONE ? 0 : w.ndevs + 1;
+    pool.depth = 256;
     sim.exchanges = pool_exchanges;
     sim.swaps = pool_swaps;
     if (kind != POOL_OWN) return;
@@ -342,6 +345,7 @@ static void pool_build(int kind) {
     memset(&d, 0, sizeof d);
     d.workers = k_below(4) ? 1 + k_below(k_below(2) ? 3 : 6) : 0;
     d.depth = 1 + k_below(k_below(4) ? 4 : 64);
+    for (pool.depth = 1; pool.depth < d.depth;) pool.depth *= 2;
     d.spin_ns = k_below(2) ? -1 : k_range(1, 10 * US);
     d.sched = k_below(3);
     CHECK("test", ol_threads_create(&pool.real, &d) == 0);

@@ -17,6 +17,7 @@ static void enter(ol_co *co) {
     if (w.nframes == 0 && w.goes_on != co) {
         if (r->raised || r->ended) count_blurred(r->loop); /* at its end a join may have raised it, too */
         else count_run(r->loop, r->cls);
+        r->was_raised = r->raised;
         r->raised = 0;
         w.awaits = 0;
         k_trace("run", r->id, r->kind);
@@ -94,7 +95,8 @@ static void root_init(root *r, void *owner, int kind, int loop, partition *p) {
     r->kind = kind;
     r->loop = loop;
     r->id = ++w.next_id;
-    r->started = r->canceled = r->was_due = r->sleeps = r->family = r->ended = r->returns = r->waits = r->raised = 0;
+    r->started = r->canceled = r->was_due = r->sleeps = r->was_raised = r->family = r->ended = r->returns = r->waits =
+        r->raised = 0;
     r->deadline = r->surely_due = K_NEVER;
     r->part = p;
     r->owner = owner;
@@ -201,6 +203,7 @@ static int await_sleep(ol_co *co, int64_t ns) {
     const int again = r->sleeps_until && (co->frame.bits & OL__CO_RETRY);
     const int pending = ol_sleep(co, ns);
     if (!again) r->sleeps_until = sim.now + ns;
+    r->sleeps_since = w.steps[r->loop];
     r->sleeps = pending && !woken(r);
     return pending;
 }
@@ -209,7 +212,8 @@ static void sleepers_in_time(int loop, int64_t began) {
     int i;
     for (i = 0; i < w.nroots; i++) {
         const root *r = w.roots[i];
-        if (r->loop == loop && r->sleeps && r->sleeps_until <= began) CHECK("time", woken(r));
+        if (r->loop != loop || !r->sleeps || r->sleeps_since + 1 >= w.steps[loop]) continue;
+        if (r->sleeps_until <= began) CHECK("time", woken(r));
     }
 }
 

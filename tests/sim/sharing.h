@@ -338,7 +338,7 @@ static void share_step(ol_co *co) {
         s->t = task_new(r->loop, r->part);
         s->t->awaited = 1;
         task_begin(s->t, r->cls);
-        OL_AWAIT(s->n, ol_run(co, &s->t->op));
+        OL_AWAIT(s->n, await_run(co, s->t));
         task_end(s->t);
         judge_task(s->t, r, &s->b, s->n);
     } else if (s->what == S_READ) {

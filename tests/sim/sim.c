@@ -437,10 +437,10 @@ static void step(int i, int64_t timeout) {
     if (i < LOOPS) callbacks_after_step(i);
     if (i < LOOPS) timers_in_time(i, w.began[i]);
     sleepers_in_time(i, w.began[i]);
-    if (i < LOOPS && guests.is[i]) guest_stepped(i);
     sharing_sweep();
     handling_sweep();
     left = w.alive[i] || w.inflight[i] || (i < LOOPS && (callbacks_left(i) || handlers_left(i)));
+    if (i < LOOPS && guests.is[i]) guest_stepped(i, left, r);
     if (left) CHECK("count", r == 1);
     if (!left && !w.nposters && (i >= LOOPS || (sim.now > handling.pause[i] && !guests.is[i]))) CHECK("count", r == 0);
     CHECK("time", ol_now(w.loop[i]) >= earlier && ol_now(w.loop[i]) <= sim.now);

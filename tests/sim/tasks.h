@@ -4,10 +4,12 @@
 
 static int64_t task_call(void *arg) { /* on the device, on a worker, or on the spot */
     task *t = (task *)arg;
+    const int64_t at = sim.now;
     uint32_t i;
     t->runs++;
     CHECK("operation", t->runs == 1);
     k_compute(t->cost);
+    if (sim.self == 0) w.computed += sim.now - at;
     for (i = 0; i < t->len; i++) t->out[i] = k_byte(~t->seed, i);
     return t->expect;
 }
@@ -197,6 +199,44 @@ static void judge_success(task *t, int64_t n) {
     CHECK("operation", n == t->expect);
 }
 
+/* The depth of a backend, by its op.where. */
+static uint32_t lane_depth(int lane);
+/* How many operations of its line the backend and the loop have. */
+static uint32_t task_crowd(const task *t, int where) {
+    uint32_t n = 0;
+    int i;
+    for (i = 0; i < w.ntasks; i++) {
+        const task *o = w.tasks[i];
+        n += o != t && !o->forked && o->loop == t->loop && o->op.where == where && line_of(o) == line_of(t) &&
+             !o->returned && o->op.why != OL_WHY_STOPPED;
+    }
+    return n;
+}
+/* It has been accepted: if it had to wait for room, then as one of park_max at most. */
+static void task_parks(const task *t) {
+    if (t->op.where && t->op.where <= w.nbackends)
+        CHECK("policy", task_crowd(t, t->op.where) < lane_depth(t->op.where) + w.desc[t->loop].park_max);
+}
+
+/* It has been refused for lack of room. */
+static void task_full(const task *t) {
+    const int least = policy_full(t) == OL_FULL_FAIL ? 1 : (int)w.desc[t->loop].park_max;
+    CHECK("policy", (int)task_crowd(t, t->op.where) >= least);
+}
+
+/* ol_run: it suspends, or comes back within the bound of a synchronous wait. */
+static int await_run(ol_co *co, task *t) {
+    const int64_t at = sim.now, computed = w.computed, bound = w.desc[t->loop].sync_ns;
+    const int pending = ol_run(co, &t->op), why = t->op.why;
+    const int64_t took = sim.now - at;
+    if (why == OL_WHY_SYNC_BOUND) CHECK("policy", pending && took >= bound);
+    if (why == OL_WHY_SYNC_BOUND || (t->op.where && t->op.mode == OL_SYNC))
+        CHECK("policy", took - (w.computed - computed) <= bound + SPIN_SLACK); /* but for what it runs for others */
+    if (pending && !woken((root *)(void *)co)) task_parks(t);
+    else if (co->result == -EAGAIN) task_full(t);
+    return pending;
+}
+
 static int pool_lane(void);
 static int fork_failed(int loop, int64_t r);
 
@@ -303,12 +343,14 @@ static void task_submit(int loop, partition *p) {
     w.in_submit = 0;
     if (r == 0) {
         COUNT(OP_CALLBACK);
+        task_parks(t);
         if (k_below(8) == 0) {
             CHECK("error", ol_submit(w.loop[loop], &t->op, task_done) == -EBUSY);
             COUNT(OP_BUSY);
         }
         return;
     }
+    if (r == -EAGAIN) task_full(t);
     if (p) p->callbacks--;
     task_end(t);
     CHECK("error", r == -EAGAIN || r == -ENOMEM || fork_failed(loop, r) || (r == -ECANCELED && w.phase == ENDING));

@@ -34,6 +34,7 @@ enum {
 #define DEFAULT_SEEDS 10000
 #endif
 #define ENOUGH ((int64_t)10000 * MS) /* virtual time in which everything ends once the faults have stopped */
+#define SPIN_SLACK (20 * US)         /* how much longer than sync_ns a synchronous wait may take */
 #define LATE (40 * MS)               /* how late a time may be noticed: other loops' sleeps and spins included */
 
 struct root;
@@ -96,7 +97,8 @@ typedef struct root { /* embedded first in everything that is a root coroutine, 
         ol_child child;
     };
     int kind, loop, id, at, cls;
-    int raised; /* its class has changed since it was woken, perhaps */
+    int raised;     /* its class has changed since it was woken, perhaps */
+    int was_raised; /* that was so when this run of it began */
     int started, canceled;
     int was_late;     /* when it was cancelled: its deadline had passed */
     int was_due;      /* a deadline may have stopped the operation of this await before it was set anew */
@@ -105,6 +107,7 @@ typedef struct root { /* embedded first in everything that is a root coroutine, 
     uint64_t set_in; /* the round in which that was set */
     int sleeps;      /* in ol_sleep, and until then */
     int64_t sleeps_until;
+    uint64_t sleeps_since; /* the round in which it began to, or went on */
     partition *part;
     place stand;        /* to start, or to join */
     struct root *top;   /* of a child: its root; else itself */
@@ -118,6 +121,7 @@ typedef struct root { /* embedded first in everything that is a root coroutine, 
     uint64_t seen;
     void *owner;                                  /* the struct that embeds it */
     uint64_t latency_mark, batch_mark, blur_mark; /* runs of each class when it last yielded */
+    int unseen_mark, unseen;                      /* and those that nobody has seen, perhaps */
 } root;
 
 typedef struct vault { /* what a lock guards */
@@ -231,7 +235,8 @@ static struct world {
     int nposters, posters_end;
     k_inode *file[FILES];
     uint64_t latency_runs[ALL_LOOPS], batch_runs[ALL_LOOPS]; /* taken from the ready queues */
-    int blurred[ALL_LOOPS];   /* a handler may have been taken from them, or may yet, that is not called any more */
+    int blurred
+        [ALL_LOOPS]; /* handlers that have been taken from them perhaps, or will be, and are not called any more */
     uint64_t blur[ALL_LOOPS]; /* or perhaps, nobody knows of which class */
     uint64_t turns;
     uint64_t steps[ALL_LOOPS]; /* rounds that have ended */
@@ -243,6 +248,7 @@ static struct world {
     partition *current; /* whose root or callback runs */
     int draining;       /* the loop that is; -1 none */
     int stepping;       /* the loop that is inside a step, -1 none */
+    int64_t computed;   /* time that calls took on the loop's own thread */
     int64_t entered;    /* when its latest step began, or an earlier one */
     int gate;           /* the guest whose event is handled, -1 none */
     int in_submit;
