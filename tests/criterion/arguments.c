@@ -453,6 +453,28 @@ Test(arguments, a_loop_without_coroutines_is_not_destroyed_between_gate_enter_an
     end();
 }
 
+/* The rightful calls beside them: what is refused is refused for what is wrong with it. */
+Test(arguments, calls_that_are_just_right) {
+    begin();
+    int p[2];
+    ol_fd h = 0;
+    cr_assert_eq(pipe2(p, O_CLOEXEC), 0);
+    cr_assert_eq(ol_attach_guest(w.loop, p[0], OL_BATCH, &h), 0, "%s", ol_error()); /* it is no socket */
+    cr_assert_eq(ol_close(w.loop, h), 0);
+    cr_assert_eq(ol_attach(w.loop, p[1], OL_BATCH, &h), 0);
+    cr_assert_eq(ol_watch(w.loop, h, &w.second, OL_READABLE | OL_WRITABLE, never_handler), 0);
+    cr_assert_eq(ol_unwatch(w.loop, h), 0);
+    cr_assert_eq(ol_close(w.loop, h), 0);
+    cr_assert_eq(ol_listen(w.loop, ADDRESS, sizeof w.address, 1, 1, OL_BATCH, &h), 0, "%s", ol_error());
+    cr_assert_eq(ol_close(w.loop, h), 0);
+    cr_assert_eq(ol_set_class(&w.sleeper, OL_BATCH), 0);
+    cr_assert_eq(ol_timer_start(w.loop, &w.timer, INT64_MAX, never_timer), 0);
+    ol_timer_stop(w.loop, &w.timer);
+    cr_assert_eq(ol_op_cancel(w.loop, &w.out), 0); /* too late: it completes */
+    cr_assert_eq(ol_op_exec(w.exec, ol_prep_crc32(&w.crc, 0, "abc", 3)), 0x352441c2);
+    end();
+}
+
 /* ---- calls from inside a coroutine: of the loop that runs it, and of ol_fork and ol_socket */
 
 static int ran;
@@ -559,6 +581,10 @@ static void awaits(ol_co *co) {
     }
     OL_AWAIT(awaiter.r, ol_pread(co, &w.op, w.regular, NULL, 0, 0)); /* the other side of a pair: nothing to read */
     cr_assert_eq(awaiter.r, 0);
+    OL_AWAIT(awaiter.r, ol_stat(co, &w.op, AT_FDCWD, "/nothing/of/this/name", &w.st));
+    cr_assert_eq(awaiter.r, -ENOENT);
+    OL_AWAIT(awaiter.r, ol_stat(co, &w.op, w.regular, NULL, &w.st));
+    cr_assert(awaiter.r == 0 && S_ISREG(w.st.st_mode));
     ol_cancel(co);
     OL_AWAIT(awaiter.r, ol_pread(co, &w.op, w.regular, w.buf, 1, 0));
     cr_assert_eq(awaiter.r, -ECANCELED);

@@ -59,6 +59,11 @@ Test(policy, errors_name_the_line_and_leave_the_result_alone) {
         {"deflate fast 0- software - -", "class must be", -EINVAL},
         {"deflate any 5-4 software - -", "bytes must be", -EINVAL},
         {"deflate any -5 software - -", "bytes must be", -EINVAL},
+        {"deflate any 4-5x software - -", "bytes must be", -EINVAL},
+        {"deflate any 4-x software - -", "bytes must be", -EINVAL},
+        {"deflate any 4-0 software - -", "bytes must be", -EINVAL},
+        {"deflate any 4x5 software - -", "bytes must be", -EINVAL},
+        {"deflate any 0 software - -", "bytes must be", -EINVAL},
         {"deflate any 4G- software - -", "bytes must be", -EINVAL},
         {"deflate any 0-99999999999999999999999 software - -", "", -EINVAL},
         {"deflate any 4KK- software - -", "bytes must be", -EINVAL},
@@ -86,6 +91,11 @@ Test(policy, errors_name_the_line_and_leave_the_result_alone) {
     cr_assert_eq(ol_policy_parse(NULL, NULL, tiny, sizeof tiny), -EINVAL);
     cr_assert_eq(strlen(tiny), 7u);
     cr_assert_eq(ol_policy_parse("nonsense", NULL, NULL, 0), -EINVAL);
+    cr_assert_eq(ol_policy_parse("nonsense", NULL, NULL, sizeof tiny), -EINVAL);
+    memset(tiny, 'x', sizeof tiny);
+    cr_assert_eq(ol_policy_parse("nonsense", NULL, tiny, 0), -EINVAL);
+    cr_assert_eq(tiny[0], 'x', "there was no room");
+    cr_assert_not_null(strstr(ol_error(), "line 1: a rule has six words"));
     char many[OL_POLICY_RULES * 40 + 80] = "";
     for (int i = 0; i < OL_POLICY_RULES; i++) strcat(many, "any any 0- software - -\n");
     cr_assert_eq(ol_policy_parse(many, NULL, NULL, 0), 0);
