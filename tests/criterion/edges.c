@@ -908,4 +908,10 @@ Test(edges, a_table_that_cannot_be_addressed_stays_as_it_is) {
     cr_assert_null(ol__grow(&here, &capacity, (1u << 31) + 1, 1));
     cr_assert_eq(capacity, 1u << 31);
     cr_assert_str_eq(ol_error(), "out of memory");
+    capacity = 0;
+    void *table = ol__grow(NULL, &capacity, 100, 3); /* in steps of two, from 64 on */
+    cr_assert_not_null(table);
+    cr_assert_eq(capacity, 128u);
+    for (int i = 0; i < 300; i++) cr_assert_eq(((char *)table)[i], 0);
+    free(table);
 }

@@ -47,7 +47,7 @@ static int says(answers *a) {
     if (a->next[1] != OFTEN) a->next++;
     return 1;
 }
-static answers accepts, options, waits, naps, controls, opens, opens2, reads, reads_cached;
+static answers accepts, writes, options, waits, naps, controls, opens, opens2, reads, reads_cached;
 static const int *connects; /* what connect says after it has done its work */
 static int no_memory, waited_ms, waits_only_noted, cached_reads_end, clock_stands, its_cpus = -1;
 static int64_t ahead; /* of the real clock */
@@ -99,6 +99,7 @@ static int swap_comes(void) { return before_swap && swaps_left-- == 0 ? comes_in
 
 #define accept4(...) (says(&accepts) ? -1 : accept4(__VA_ARGS__))
 #define connect(...) late(connect(__VA_ARGS__), &connects)
+#define write(...) (says(&writes) ? -1 : write(__VA_ARGS__))
 #define getsockopt(...) (says(&options) ? -1 : getsockopt(__VA_ARGS__))
 #define epoll_ctl(...) (says(&controls) ? -1 : epoll_ctl(__VA_ARGS__))
 #define epoll_wait(ep, events, n, ms)                                                                                  \
@@ -131,6 +132,7 @@ static int swap_comes(void) { return before_swap && swaps_left-- == 0 ? comes_in
 
 #undef accept4
 #undef connect
+#undef write
 #undef getsockopt
 #undef epoll_ctl
 #undef epoll_wait
@@ -456,31 +458,75 @@ Test(system, an_error_of_the_wait_is_told_and_the_round_goes_on) {
     cr_assert_eq(fired, 3);
     cr_assert_eq(ol_loop_destroy(loop), 0);
 }
-static void sleeps(ol_co *co) {
+static void sleeps_on(ol_co *co) { /* until it is cancelled for the second time */
+    probe *p = OL_SELF(co, probe, co);
     OL_BEGIN(co);
-    OL_DO(ol_sleep(co, OL_NEVER));
+    for (p->n = 0; p->n < 2; p->n++) {
+        OL_AWAIT(p->r[0], ol_sleep(co, OL_NEVER));
+        ol_cancel_clear(co);
+    }
     OL_END(co);
 }
-Test(system, a_drain_or_destroy_that_cannot_ask_the_kernel_can_be_repeated) {
+Test(system, a_drain_that_cannot_ask_the_kernel_can_be_repeated) {
     ol_loop *loop = make(NULL);
     static probe p;
+    cr_assert_eq(ol_spawn(loop, &p.co, sleeps_on, 0, 0), 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 1);
+    waits.next = naps.next = (const int[]){EBADF, 0};
+    cr_assert_eq(ol_loop_drain(loop, (int64_t)60 * 1000000000), -EBADF);
+    cr_assert(p.n == 1 && loop->stats.roots == 1);
+    waits.next = naps.next = NULL;
+    cr_assert_eq(ol_loop_drain(loop, (int64_t)60 * 1000000000), 0);
+    cr_assert_eq(p.n, 2);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+static probe born;
+static void spawns(ol_loop *loop, ol_post_node *node) {
+    (void)node;
+    cr_assert_eq(ol_spawn(loop, &born.co, sleeps_on, 0, 0), 0);
+}
+Test(system, a_destroy_that_cannot_ask_the_kernel_can_be_repeated) {
+    ol_loop *loop = make(NULL);
+    static ol_op op;
+    static ol_post_node node;
     int sv[2];
     ol_fd fd;
+    node.fn = spawns;
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
     cr_assert_eq(ol_attach(loop, sv[0], 0, &fd), 0);
-    cr_assert_eq(ol_spawn(loop, &p.co, sleeps, 0, 0), 0);
-    waits.next = (const int[]){EBADF, 0};
-    cr_assert_eq(ol_loop_drain(loop, 1000000000), -EBADF);
-    cr_assert_eq(ol_loop_drain(loop, 1000000000), 0);
-    waits.next = (const int[]){EBADF, 0};
+    waits.next = naps.next = (const int[]){EBADF, 0};
     cr_assert_eq(ol_loop_destroy(loop), -EBADF);
+    waits.next = naps.next = NULL;
     cr_assert_eq(ol_fd_raw(loop, fd), sv[0], "it is as it was");
-    static ol_op op;
     cr_assert_eq(ol_submit(loop, ol_prep_crc32(&op, 0, "abc", 3), finish), 0);
     cr_assert_eq(ol_loop_run(loop), 0);
     cr_assert_eq(finished, 1);
+    cr_assert_eq(ol_post(loop, &node), 0);
+    cr_assert_eq(ol_loop_destroy(loop), -EBUSY); /* another reason */
+    cr_assert_eq(ol_loop_drain(loop, (int64_t)60 * 1000000000), 0);
+    cr_assert_eq(born.n, 2);
     cr_assert_eq(ol_loop_destroy(loop), 0);
     close(sv[1]);
+}
+
+static int posted;
+static void on_post(ol_loop *loop, ol_post_node *node) { (void)loop, (void)node, posted++; }
+Test(system, a_wake_up_that_is_interrupted_is_tried_again_one_that_fails_is_not) {
+    ol_loop *loop = make(NULL);
+    static ol_post_node node[2];
+    cr_assert_geq(ol_loop_fd(loop), 0); /* it counts as asleep */
+    for (int i = 0; i < 2; i++) {
+        node[i].fn = on_post;
+        writes.next = i ? (const int[]){EAGAIN, EAGAIN, 0} : (const int[]){EINTR, EINTR, 0};
+        writes.calls = 0;
+        errno = 1234;
+        cr_assert_eq(ol_post(loop, &node[i]), 0);
+        cr_assert_eq(writes.calls, i ? 1 : 3);
+        cr_assert_eq(errno, 1234, "a signal handler's caller sees another errno");
+        cr_assert_eq(ol_loop_step(loop, 0), 0);
+        cr_assert_eq(posted, i + 1);
+    }
+    cr_assert_eq(ol_loop_destroy(loop), 0);
 }
 
 /* ---- files */
@@ -811,8 +857,6 @@ Test(system, a_synchronous_wait_costs_what_it_took) {
 /* ---- another thread comes in between */
 
 static ol_loop *between;
-static int posted;
-static void on_post(ol_loop *loop, ol_post_node *node) { (void)loop, (void)node, posted++; }
 static void loop_takes_its_posts(void) { cr_assert_geq(ol_loop_step(between, 0), 0); }
 Test(system, a_node_that_the_loop_takes_while_it_is_posted_again_is_posted_again) {
     static ol_post_node node;
