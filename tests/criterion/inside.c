@@ -87,7 +87,7 @@ typedef struct callback { /* all that a row may be called by; on the heap, so th
     char buf[8];
 } callback;
 
-enum how { BY_STEPS, BY_RUN, BY_DRAIN, BY_DESTROY }; /* who calls the row */
+enum how { BY_STEPS, WHILE_WOKEN, BY_RUN, BY_DRAIN, BY_DESTROY }; /* who calls the row; B has been woken, not yet run */
 enum { AFTER_IT, AT_THE_END };
 enum { FDS = 6, OWN = 0, WAITED = 1, BUSY = 2, FREE = 3, JOINER = 4, GUEST = 5 };
 
@@ -401,6 +401,7 @@ static void as_accepting_handler(ol_loop *loop, ol_handler *h, int ready) {
     (void)ol_unwatch(loop, h->fd);
 }
 static void is_refused(ol_loop *loop, ol_op *op) {
+    if (op->why == OL_WHY_STOPPED) return;
     is(op->result, 42);
     cr_assert_str_eq(ol_op_where(loop, op), "software");
 }
@@ -489,6 +490,7 @@ static void cell(enum row row, void (*column)(void), void (*check)(int when), en
     signal(SIGPIPE, SIG_IGN);
     c.row = row;
     c.column = column;
+    c.r = c.root_r = c.joined[0] = c.joined[1] = 99;
     c.self = (callback *)calloc(1, sizeof *c.self);
     memset(&c.self->child, 0xa5, sizeof c.self->child); /* need not be initialised */
     device.keeps = 1;
@@ -496,10 +498,11 @@ static void cell(enum row row, void (*column)(void), void (*check)(int when), en
     make_loop();
     if (how != BY_DESTROY) crowd();
     start(how);
+    if (how == WHILE_WOKEN) is(write(c.far[WAITED], "x", 1), 1);
     if (how == BY_RUN) is(ol_loop_run(c.loop), 0);
     if (how == BY_DRAIN) is(ol_loop_drain(c.loop, (int64_t)60 * 1000000000), 0);
     if (how == BY_DESTROY) is(ol_loop_destroy(c.loop), 0);
-    for (int i = 0; i < 20 && !c.calls && how == BY_STEPS; i++) step(1000000);
+    for (int i = 0; i < 20 && !c.calls && how <= WHILE_WOKEN; i++) step(1000000);
     cr_assert(c.calls, "it was not called");
     if (how != BY_DESTROY) {
         go();
@@ -565,6 +568,10 @@ static void waiters_are_told(int when) {
     is(is_open(WAITED), 0);
 }
 EVERYBODY(closes_an_fd_with_waiters, waiters_are_told, BY_STEPS)
+#define WOKEN(column, check)                                                                                           \
+    Test(inside, timer_##column##_that_is_woken) { cell(timer, column, check, WHILE_WOKEN); }                          \
+    Test(inside, post_##column##_that_is_woken) { cell(post, column, check, WHILE_WOKEN); }
+WOKEN(closes_an_fd_with_waiters, waiters_are_told)
 
 static void closes_an_fd_with_an_operation(void) {
     is(ol_close(c.loop, c.fd[BUSY]), 0);
@@ -593,6 +600,17 @@ IN_CO(cancels_its_coroutine, it_is_cancelled, BY_STEPS)
 CELL(done_of_root, cancels_its_coroutine, it_is_cancelled, BY_STEPS)
 CELL(log_of_accept, cancels_its_coroutine, it_is_cancelled, BY_STEPS)
 
+static void cancels_its_root(void) { /* and so itself */
+    ol_cancel(&c.root);
+}
+static void both_are_cancelled(int when) {
+    if (when == AFTER_IT) fates("");
+    is(c.r, -ECANCELED);
+    is(c.root_r, -ECANCELED);
+    before("end ", "root ");
+}
+CELL(child, cancels_its_root, both_are_cancelled, BY_STEPS)
+
 static void cancels_another(void) {
     ol_cancel(&b.co);
     is(ol_canceled(&b.co), 1);
@@ -601,6 +619,10 @@ static void another_is_cancelled(int when) {
     fates(when == AFTER_IT ? "B=CANCELED N=0 " : "B=CANCELED L=1 J=0 N=0 O=7 ");
 }
 EVERYBODY(cancels_another, another_is_cancelled, BY_STEPS)
+static void woken_one_is_cancelled(int when) { /* L reads the byte that B was woken for */
+    fates(when == AFTER_IT ? "B=CANCELED L=1 J=0 N=0 " : "B=CANCELED L=1 J=0 N=0 O=7 ");
+}
+WOKEN(cancels_another, woken_one_is_cancelled)
 
 static void cancels_those_in_line(void) { /* who has not started yet hears of it when he has */
     ol_cancel(&l.co);
@@ -618,15 +640,22 @@ static void operation_is_cancelled(int when) {
 }
 EVERYBODY(cancels_an_operation, operation_is_cancelled, BY_STEPS)
 
+static void cancels_its_operation(void) { is(ol_op_cancel(c.loop, &c.self->op), 0); }
+static void it_has_not_run(int when) {
+    fates(when == AFTER_IT ? "" : "B=1 L=1 J=0 N=0 O=7 ");
+    is(c.self->op.result, -ECANCELED);
+    is(c.self->op.why, OL_WHY_STOPPED);
+}
+CELL(log_of_refusal, cancels_its_operation, it_has_not_run, BY_STEPS)
+
 /* ---- column join */
 
 static void awaits_a_join(void) { c.joins = 1; }
 static void has_joined(int when) {
     fates(when == AFTER_IT ? "" : "B=1 L=1 J=0 N=0 O=7 ");
     is(c.joined[0], 0);
-    is(c.joined[1], 0);
+    is(c.joined[1], when == AFTER_IT ? 99 : 0); /* it waits its turn behind L and J */
     said("S0 ", when == AT_THE_END);
-    if (when == AFTER_IT) said("end ", 0); /* it waits its turn behind L and J */
     if (when == AFTER_IT) return;
     before("J=", "end ");
     before(c.row == child ? "root " : "end ", "S0 ");
@@ -790,6 +819,7 @@ static void too_late(ol_loop *loop, ol_timer *t) {
 }
 static void stops_the_loop(void) {
     ol_loop_stop(c.loop);
+    refused(ol_loop_run(c.loop), -EBUSY);                                        /* which changes nothing */
     is(ol_timer_start(c.loop, &guard, (int64_t)3600 * 1000000000, too_late), 0); /* else it would run until then */
 }
 static void has_stopped(int when) {
@@ -806,6 +836,7 @@ static void cannot_run_the_loop(void) {
     refused(ol_loop_run(c.loop), -EBUSY);
     refused(ol_loop_drain(c.loop, 1), -EBUSY);
     refused(ol_loop_destroy(c.loop), -EBUSY);
+    cr_assert_not_null(strstr(ol_error(), "inside"), "%s", ol_error());
     refused(ol_gate_enter(c.loop, c.fd[GUEST], OL_READABLE), -EBUSY);
 }
 static void all_goes_on(int when) { fates(when == AFTER_IT ? "" : "B=1 L=1 J=0 N=0 O=7 "); }
@@ -835,9 +866,9 @@ static void is_posted(ol_loop *loop, ol_post_node *node) {
 }
 static int64_t posts(void *arg) {
     (void)arg;
-    is(ol_post(w.loop, &w.node), 0);
+    const int accepted = ol_post(w.loop, &w.node) == 0;
     worker_waits();
-    return 1;
+    return accepted;
 }
 static int64_t notifies(void *arg) { /* as an engine does that has finished an operation */
     (void)arg;

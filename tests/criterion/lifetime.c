@@ -276,7 +276,7 @@ static job *new_job(enum way way) {
     j->dict = (unsigned char *)block(JOB_BYTES);
     j->stream = (ol_stream *)zeroed(sizeof *j->stream);
     ol_prep_deflate_chunk(j->op, OL_RAW, j->dst, 2 * JOB_BYTES, j->src, JOB_BYTES, j->stream, j->dict, JOB_BYTES, 1);
-    if (way == TIMEOUT) j->op->timeout_us = 1000;
+    j->op->timeout_us = way == TIMEOUT ? 1000 : 500000;
     return j;
 }
 static void hurry(enum way way, int submit, job *j, int still_out) {
@@ -313,12 +313,12 @@ static void fork_with_an_operation(void) {
 static void plug_done(ol_loop *loop, ol_op *op) { (void)loop, (void)op, w.others++; }
 
 static void operation(int submit, enum way way, enum device_is mode) {
-    static ol_op plug;
+    static ol_op plug[2];
     job *j = new_job(way);
     static struct job submitter;
     device.stubborn = mode == STUBBORN;
     if (mode == FULL) { /* this one never gets to the device */
-        is(ol_submit(w.loop, ol_prep_crc32(&plug, 0, "abc", 3), plug_done), 0);
+        is(ol_submit(w.loop, ol_prep_crc32(&plug[0], 0, "abc", 3), plug_done), 0);
         go();
     }
     submitted = j;
@@ -338,9 +338,11 @@ static void operation(int submit, enum way way, enum device_is mode) {
     is(w.over, 1);
     if (waits) cr_assert_gt(w.r, 0);
     else is(w.r, way == DEADLINE || way == TIMEOUT ? -ETIMEDOUT : -ECANCELED);
+    const int more = mode == FULL && w.loop != NULL; /* another waits where it has waited */
+    if (more) is(ol_submit(w.loop, ol_prep_crc32(&plug[1], 0, "abc", 3), plug_done), 0);
     device_goes_on();
-    if (w.loop) later(second);
-    is(w.others, mode == FULL);
+    if (w.loop) later(second); /* its timeout */
+    is(w.others, (mode == FULL) + more);
 }
 #define OPERATION(how, submit, way, mode)                                                                              \
     Test(lifetime, how##_##way##_##mode) {                                                                             \
@@ -527,6 +529,7 @@ static loose *offspring[4];
 static void frees_itself(ol_co *co) {
     loose *l = OL_SELF(co, loose, child.co);
     OL_BEGIN(co);
+    is(ol_deadline(co, second), 0);
     OL_AWAIT(l->r, ol_read(co, w.fd[l->i], &l->byte, 1));
     OL_END_THEN(co, w.over++; gone_all(l));
 }
@@ -551,10 +554,13 @@ PROMISE(a_child_is_free_at_its_end_if_nobody_waits_for_it) {
         go();
         is(w.over, i + 1);
     }
+    later(second / 2);
+    is(w.over, 3);
     ol_cancel(&f->co); /* reaches who is left */
     go();
     is(w.over, 4);
     is(w.others, 1);
+    later(2 * second); /* their deadlines */
 }
 
 static void ends_with_7(ol_co *co) {
@@ -759,6 +765,10 @@ static void reads(ol_loop *loop, ol_handler *h, int ready) {
     w.over += ol_try_read(loop, h->fd, &byte, 1) == 1;
 }
 static void watches_other(void) { is(ol_watch(w.loop, w.fd[0], &heir, OL_READABLE, reads), 0); }
+static void destroys(void) {
+    is(ol_loop_destroy(w.loop), 0);
+    w.loop = NULL;
+}
 static void strike(void) {
     victim.end();
     if (victim.end != restarts_timer) gone_all(victim.it);
@@ -777,6 +787,7 @@ static void a_timer(enum state state, void (*end_of_it)(void)) {
     if (state == ADMITTED) is(ol_timer_start(w.loop, &killer, 2 * ms, timer_kills), 0); /* in the same round */
     if (state != IDLE) later(3 * ms);
     if (state != ADMITTED && end_of_it) strike();
+    if (!w.loop) return;
     if (state == IN_LINE) give(0);
     later(ms);
     if (end_of_it == restarts_timer) is(w.over, 0);
@@ -789,6 +800,7 @@ CASE(a_timer_that_had_to_wait_is_free_in_its_function, a_timer(IN_LINE, NULL))
 CASE(a_timer_is_free_when_it_is_stopped, a_timer(IDLE, ends_timer))
 CASE(a_timer_in_line_is_free_when_it_is_stopped, a_timer(IN_LINE, ends_timer))
 CASE(a_timer_about_to_run_is_free_when_it_is_stopped, a_timer(ADMITTED, ends_timer))
+CASE(a_timer_is_free_when_its_loop_is_destroyed, a_timer(IDLE, destroys))
 CASE(a_timer_is_kept_when_it_is_started_again, a_timer(IDLE, restarts_timer))
 CASE(a_timer_in_line_is_kept_when_it_is_started_again, a_timer(IN_LINE, restarts_timer))
 CASE(a_timer_about_to_run_is_kept_when_it_is_started_again, a_timer(ADMITTED, restarts_timer))
@@ -836,6 +848,7 @@ static void a_handler(enum state state, void (*end_of_it)(void)) {
     if (state == ADMITTED) is(ol_post(w.loop, &killer), 0);
     if (state != IDLE) go();
     if (state != ADMITTED) strike();
+    if (!w.loop) return;
     if (state == IDLE && end_of_it != closes) give(0);
     if (state == IN_LINE) give(1);
     go();
@@ -848,6 +861,7 @@ static void a_handler(enum state state, void (*end_of_it)(void)) {
 HANDLER(IDLE, unwatches)
 HANDLER(IDLE, closes)
 HANDLER(IDLE, watches_other)
+HANDLER(IDLE, destroys)
 HANDLER(IN_LINE, unwatches)
 HANDLER(IN_LINE, closes)
 HANDLER(IN_LINE, watches_other)
@@ -1053,6 +1067,14 @@ PROMISE(backends_and_strings_are_free_when_their_loops_are_destroyed) {
 
 static int is_open(int i) { return fcntl(w.raw[i], F_GETFD) >= 0; }
 PROMISE(an_fd_is_closed_at_once_without_operations) {
+    const uint32_t parts = w.loop->used_parts;
+    for (int i = 0; i < 100; i++) { /* and its partition used again */
+        is(ol_close(w.loop, w.fd[1]), 0);
+        is(is_open(1), 0);
+        close(w.far[1]);
+        attach(1);
+        is(w.loop->used_parts, parts);
+    }
     hold(0);
     is(ol_close(w.loop, w.fd[0]), 0);
     is(is_open(0), 0);
