@@ -800,7 +800,7 @@ Test(arguments, members_of_a_pools_desc) {
 
 Test(arguments, members_of_a_backend) {
     const int fds = open_fds();
-    for (int row = -1; row < backend_all; row++) {
+    for (int row = -2; row < backend_all; row++) {
         ol_backend first = a_backend("first"), b = a_backend("second"), *list[2] = {&first, &b};
         ol_loop_desc d;
         ol_loop *loop = NULL;

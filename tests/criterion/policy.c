@@ -66,6 +66,8 @@ Test(policy, errors_name_the_line_and_leave_the_result_alone) {
         {"deflate any 0 software - -", "bytes must be", -EINVAL},
         {"deflate any 4G- software - -", "bytes must be", -EINVAL},
         {"deflate any 0-99999999999999999999999 software - -", "", -EINVAL},
+        {"deflate any 0-2000000000000 software - -", "bytes must be", -EINVAL},
+        {"deflate any 1073741824M- software - -", "bytes must be", -EINVAL},
         {"deflate any 4KK- software - -", "bytes must be", -EINVAL},
         {"deflate any 0- fast threads -", "mode must be", -EINVAL},
         {"deflate any 0- - threads -", "mode must be", -EINVAL},

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -44,10 +45,11 @@ static int says(answers *a) {
     a->calls++;
     if (a->after-- > 0 || !a->next || !*a->next) return 0;
     errno = a->next[0];
-    if (a->next[1] != OFTEN) a->next++;
+    if (a->next[1] != OFTEN && !*++a->next) a->next = NULL;
     return 1;
 }
-static answers accepts, writes, options, waits, naps, controls, opens, opens2, reads, reads_cached;
+static answers reads_of, writes, settings, binds, listens, statuses, flags_calls, timer_fds, at_forks;
+static answers accepts, options, waits, naps, controls, opens, opens2, reads, reads_cached;
 static const int *connects; /* what connect says after it has done its work */
 static int no_memory, waited_ms, waits_only_noted, cached_reads_end, clock_stands, its_cpus = -1;
 static int64_t ahead; /* of the real clock */
@@ -99,6 +101,14 @@ static int swap_comes(void) { return before_swap && swaps_left-- == 0 ? comes_in
 
 #define accept4(...) (says(&accepts) ? -1 : accept4(__VA_ARGS__))
 #define connect(...) late(connect(__VA_ARGS__), &connects)
+#define read(...) (says(&reads_of) ? -1 : read(__VA_ARGS__))
+#define setsockopt(...) (says(&settings) ? -1 : setsockopt(__VA_ARGS__))
+#define bind(...) (says(&binds) ? -1 : bind(__VA_ARGS__))
+#define listen(...) (says(&listens) ? -1 : listen(__VA_ARGS__))
+#define fstat(...) (says(&statuses) ? -1 : fstat(__VA_ARGS__))
+#define fcntl(...) (says(&flags_calls) ? -1 : fcntl(__VA_ARGS__))
+#define timerfd_create(...) (says(&timer_fds) ? -1 : timerfd_create(__VA_ARGS__))
+#define pthread_atfork(...) (says(&at_forks) ? errno : pthread_atfork(__VA_ARGS__))
 #define write(...) (says(&writes) ? -1 : write(__VA_ARGS__))
 #define getsockopt(...) (says(&options) ? -1 : getsockopt(__VA_ARGS__))
 #define epoll_ctl(...) (says(&controls) ? -1 : epoll_ctl(__VA_ARGS__))
@@ -132,6 +142,14 @@ static int swap_comes(void) { return before_swap && swaps_left-- == 0 ? comes_in
 
 #undef accept4
 #undef connect
+#undef read
+#undef setsockopt
+#undef bind
+#undef listen
+#undef fstat
+#undef fcntl
+#undef timerfd_create
+#undef pthread_atfork
 #undef write
 #undef getsockopt
 #undef epoll_ctl
@@ -191,6 +209,8 @@ typedef struct probe {
     char buf[64];
 } probe;
 
+static struct sockaddr_in address;
+static ol_fd listener_of(ol_loop *loop, int clients, int *client);
 static int finished;
 static void finish(ol_loop *loop, ol_op *op) { (void)loop, (void)op, finished++; }
 static int64_t five(void *arg) {
@@ -262,9 +282,195 @@ Test(system, a_pools_size_follows_the_cpus_of_the_process) {
     }
 }
 
+static int64_t its_scheduler(void *arg) {
+    (void)arg;
+    return sched_getscheduler(0);
+}
+Test(system, with_one_cpu_the_workers_are_idle_priority) {
+    static ol_op op;
+    for (its_cpus = 1; its_cpus <= 2; its_cpus++) {
+        ol_loop *loop = make("any any 0- async threads wait");
+        cr_assert_eq(ol_submit(loop, ol_prep_call(&op, its_scheduler, NULL), finish), 0);
+        cr_assert_eq(ol_loop_run(loop), 0);
+        cr_assert_eq(op.result, its_cpus == 1 ? SCHED_IDLE : SCHED_OTHER);
+        cr_assert_eq(ol_loop_destroy(loop), 0);
+    }
+}
+
+/* ---- errors of loops, fds and listeners that are being made */
+
+static int lowest(void) { /* number of fd that is free: nothing is left open */
+    const int fd = dup(0);
+    close(fd);
+    return fd;
+}
+Test(system, a_loop_that_cannot_hear_of_forks_is_not_made) {
+    ol_loop *loop = NULL;
+    const int fd = lowest();
+    at_forks.next = (const int[]){ENOMEM, 0};
+    cr_assert_eq(ol_loop_create(&loop, NULL), -ENOMEM);
+    cr_assert_str_eq(ol_error(), "out of memory");
+    cr_assert(loop == NULL && lowest() == fd);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(ol_loop_create(&loop, NULL), 0);
+        cr_assert_eq(ol_loop_destroy(loop), 0);
+    }
+    cr_assert_eq(at_forks.calls, 2, "it is asked for until it is had");
+}
+Test(system, each_step_of_a_listener_may_fail) {
+    static const struct {
+        answers *of;
+        int after, number;
+        const char *word;
+    } t[] = {{&settings, 0, ENOMEM, "out of memory"},        {&settings, 1, ENOPROTOOPT, "strerror"},
+             {&binds, 0, EADDRINUSE, "choose another port"}, {&binds, 0, EACCES, "ports below 1024"},
+             {&listens, 0, EADDRINUSE, "another server"},    {&controls, 0, ENOSPC, "strerror"}};
+    ol_loop *loop = make(NULL);
+    ol_fd fd = 77;
+    const int free_fd = lowest();
+    memset(&address, 0, sizeof address);
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        const int answer[] = {t[i].number, 0};
+        t[i].of->next = answer;
+        t[i].of->after = t[i].after;
+        cr_assert_eq(ol_listen(loop, (struct sockaddr *)&address, sizeof address, 1, 1, 0, &fd), -t[i].number);
+        cr_assert_not_null(strstr(ol_error(), t[i].word), "%s", ol_error());
+        cr_assert(fd == 77 && lowest() == free_fd && loop->stats.fds == 0);
+    }
+    settings.after = 1; /* which is not asked for now */
+    settings.next = (const int[]){ENOPROTOOPT, 0};
+    cr_assert_eq(ol_listen(loop, (struct sockaddr *)&address, sizeof address, 1, 0, 0, &fd), 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+Test(system, an_attach_that_fails_leaves_the_fd_to_the_caller) {
+    ol_loop *loop = make(NULL);
+    ol_fd fd = 77;
+    int sv[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    flags_calls.next = (const int[]){EBADF, 0};
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &fd), -EBADF);
+    controls.next = (const int[]){ENOMEM, 0};
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &fd), -ENOMEM);
+    controls.next = (const int[]){EEXIST, ENOMEM, 0}; /* a registration that has outlived its number can't be changed */
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &fd), -ENOMEM);
+    cr_assert(fd == 77 && loop->stats.fds == 0 && fcntl(sv[0], F_GETFD) >= 0);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &fd), 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(sv[1]);
+}
+static void reads_a_byte(ol_co *co);
+Test(system, a_registration_that_has_outlived_its_number_is_taken_over) {
+    ol_loop *loop = make(NULL);
+    static probe p;
+    ol_fd old = 0;
+    int sv[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &old), 0);
+    const int copy = dup(sv[0]); /* close(2) of the number doesn't end the registration of the file */
+    cr_assert_eq(ol_close(loop, old), 0);
+    cr_assert_eq(dup2(copy, sv[0]), sv[0]);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &p.fd), 0, "%s", ol_error());
+    cr_assert_neq(p.fd, old);
+    cr_assert_eq(ol_spawn(loop, &p.co, reads_a_byte, p.fd, 0), 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 1);
+    cr_assert_eq(write(sv[1], "x", 1), 1);
+    cr_assert_eq(ol_loop_run(loop), 0); /* its events come with the new handle */
+    cr_assert_eq(p.r[0], 1);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(copy);
+    close(sv[1]);
+}
+static void sleeps(ol_co *co) {
+    OL_BEGIN(co);
+    OL_DO(ol_sleep(co, OL_NEVER));
+    OL_END(co);
+}
+Test(system, a_coroutine_without_memory_for_its_partition_is_not_started) {
+    ol_loop *loop = make(NULL);
+    static ol_co co[100];
+    int n = 0;
+    no_memory = 1;
+    int r = 0;
+    while (n < 100 && (r = ol_spawn(loop, &co[n], sleeps, 0, 0)) == 0) n++;
+    cr_assert_eq(r, -ENOMEM);
+    cr_assert_str_eq(ol_error(), "out of memory");
+    cr_assert_eq(loop->stats.roots, (uint32_t)n);
+    no_memory = 0;
+    cr_assert_eq(ol_loop_drain(loop, (int64_t)60 * 1000000000), 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
+/* ---- reads and writes that are interrupted or fail */
+
+static void writes_twice(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    static struct iovec iov[2];
+    OL_BEGIN(co);
+    OL_AWAIT(p->r[0], ol_write(co, p->fd, "abc", 3));
+    iov[0].iov_base = p->buf, iov[0].iov_len = 1;
+    iov[1].iov_base = p->buf + 1, iov[1].iov_len = 2;
+    memcpy(p->buf, "def", 3);
+    OL_AWAIT(p->r[1], ol_writev(co, p->fd, iov, 2));
+    OL_AWAIT(p->r[2], ol_write(co, p->fd, "g", 1));
+    p->text[2] = ol_co_error(co);
+    OL_END(co);
+}
+Test(system, reads_and_writes_of_a_pipe_that_are_interrupted_or_fail) {
+    ol_loop *loop = make(NULL);
+    static probe out, in;
+    int p[2];
+    cr_assert_eq(pipe(p), 0);
+    cr_assert_eq(ol_attach(loop, p[0], 0, &in.fd), 0);
+    cr_assert_eq(ol_attach(loop, p[1], 0, &out.fd), 0);
+    writes.next = (const int[]){EINTR, EINTR, 0};
+    cr_assert_eq(ol_spawn(loop, &out.co, writes_twice, out.fd, 0), 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 0);
+    cr_assert(out.r[0] == 3 && out.r[1] == 3 && out.r[2] == 1);
+    cr_assert_eq(writes.calls, 4);
+    reads_of.next = (const int[]){EINTR, EINTR, 0};
+    cr_assert_eq(ol_spawn(loop, &in.co, reads_a_byte, in.fd, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert(in.r[0] == 7 && memcmp(in.buf, "abcdefg", 7) == 0);
+    cr_assert_eq(write(p[1], "x", 1), 1);
+    cr_assert_geq(ol_loop_step(loop, 0), 0);
+    reads_of.next = (const int[]){EIO, 0};
+    cr_assert_eq(ol_try_read(loop, in.fd, in.buf, 1), -EIO);
+    writes.next = (const int[]){EIO, 0};
+    cr_assert_eq(ol_try_write(loop, out.fd, "x", 1), -EIO);
+    writes.next = (const int[]){EIO, 0};
+    cr_assert_eq(ol_spawn(loop, &out.co, writes_twice, out.fd, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(out.r[0], -EIO);
+    cr_assert_eq(ol_close(loop, in.fd), 0);
+    signal(SIGPIPE, SIG_IGN); /* the library promises for sockets only */
+    cr_assert_eq(ol_spawn(loop, &out.co, writes_twice, out.fd, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert(out.r[0] == -EPIPE && out.r[1] == -EPIPE && out.r[2] == -EPIPE);
+    cr_assert_str_eq(out.text[2], "the peer has closed the connection");
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+Test(system, a_peer_that_resets_the_connection) {
+    ol_loop *loop = make(NULL);
+    static probe p;
+    const struct linger at_once = {1, 0};
+    int client[1];
+    const ol_fd listener = listener_of(loop, 1, client);
+    cr_assert_eq(ol_loop_step(loop, 0), 0);
+    p.fd = (ol_fd)ol_try_accept(loop, listener);
+    cr_assert_eq(ol_spawn(loop, &p.co, reads_a_byte, p.fd, 0), 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 1);
+    cr_assert_eq(setsockopt(client[0], SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
+    close(client[0]);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(p.r[0], -ECONNRESET);
+    cr_assert_str_eq(p.text[0], "the peer reset the connection");
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
 /* ---- errors of accept */
 
-static struct sockaddr_in address;
 static ol_fd listener_of(ol_loop *loop, int clients, int *client) { /* one with so many connections waiting */
     ol_fd fd = 0;
     socklen_t len = sizeof address;
@@ -436,6 +642,26 @@ Test(system, a_connect_whose_outcome_cannot_be_asked_for_has_failed) {
     cr_assert_eq(ol_loop_destroy(loop), 0);
 }
 
+static void spends_all_first(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    cr_assert_eq(ol_socket(co, AF_INET, SOCK_STREAM, 0, &p->fd), 0);
+    OL_AWAIT(p->r[1], ol_run(co, ol_prep_crc32(&p->op, 0, "abc", 3)));
+    OL_AWAIT(p->r[0], ol_connect(co, p->fd, (struct sockaddr *)&address, sizeof address));
+    OL_END(co);
+}
+Test(system, a_connect_for_which_no_budget_was_left_is_made_in_the_next_turn) {
+    ol_loop *loop = make("");
+    static probe p;
+    listener_of(loop, 0, NULL);
+    loop->desc.budget = 1;
+    cr_assert_eq(ol_spawn(loop, &p.co, spends_all_first, 0, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(p.r[1], 0x352441c2);
+    cr_assert_eq(p.r[0], 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
 /* ---- errors of epoll_wait: told, and nothing is lost */
 
 static int fired;
@@ -531,7 +757,7 @@ Test(system, a_wake_up_that_is_interrupted_is_tried_again_one_that_fails_is_not)
 
 /* ---- files */
 
-static char tree[64];
+static char tree[64], *large;
 static int dir;
 static void make_tree(void) {
     struct sockaddr_un a;
@@ -680,6 +906,51 @@ Test(system, a_directory_is_opened_on_the_spot_a_socket_is_refused_by_the_operat
     cr_assert_eq(ol_loop_destroy(loop), 0);
 }
 
+Test(system, a_file_that_cannot_be_looked_at_is_opened_by_the_operation) {
+    ol_loop *loop = make(in_software);
+    make_tree();
+    for (int i = 0; i < 3; i++) { /* fstat; the two steps that clear O_NONBLOCK */
+        answers *a = i ? &flags_calls : &statuses;
+        const int fd = lowest();
+        opens.calls = 0;
+        a->next = (const int[]){EIO, 0};
+        a->after = i / 2;
+        probe *p = open_it(loop, "file", O_RDONLY, 0);
+        cr_assert_eq(p->r[0], fd, "%d: the first one is still open", i);
+        cr_assert_eq(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+        cr_assert(p->op.why == OL_WHY_RULE && opens.calls == 1);
+        close(fd);
+    }
+    remove_tree();
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+static void reads_long(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    OL_AWAIT(p->r[0], ol_pread(co, &p->op, p->file, large, (size_t)p->n, 0));
+    ol_cancel(co);
+    OL_AWAIT(p->r[1], ol_stat(co, &p->op, AT_FDCWD, "/", &p->st));
+    OL_AWAIT(p->r[2], ol_open(co, &p->op, AT_FDCWD, "/", O_RDONLY, 0, 0));
+    OL_END(co);
+}
+Test(system, a_long_read_is_never_made_on_the_spot) {
+    ol_loop *loop = make(in_software);
+    probe p;
+    large = calloc(1, OL__SPOT_BYTES + 1);
+    memset(&p, 0, sizeof p);
+    p.file = memfd_create("large", MFD_CLOEXEC);
+    cr_assert_eq(ftruncate(p.file, OL__SPOT_BYTES + 1), 0);
+    for (p.n = OL__SPOT_BYTES; p.n <= OL__SPOT_BYTES + 1; p.n++) {
+        const probe *q = run_on(loop, reads_long, p);
+        cr_assert_eq(q->r[0], p.n);
+        cr_assert_eq(reads.calls > 0, p.n > OL__SPOT_BYTES);
+        cr_assert(q->r[1] == -ECANCELED && q->r[2] == -ECANCELED);
+    }
+    close(p.file);
+    free(large);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+
 /* A read of eight bytes: what the cached read says, what the read of the operation says; the result; who has said it. */
 static void a_read(const int *cached, const int *plain, int64_t want, uint8_t why, int plain_calls) {
     ol_loop *loop = make(in_software);
@@ -712,6 +983,12 @@ Test(system, the_cached_read_of_linux_5_9_says_the_end_too_early) {
     a_read(NULL, NULL, 8, OL_WHY_RULE, 2);
 }
 
+Test(system, an_end_that_cannot_be_checked_is_none) {
+    cached_reads_end = 1;
+    statuses.next = (const int[]){EIO, 0};
+    a_read(NULL, NULL, 8, OL_WHY_RULE, 2);
+}
+
 /* ---- what an operation on the spot costs: the coroutine goes on only within its budget */
 
 static int turn_of_other;
@@ -721,7 +998,6 @@ static void takes_turns(ol_co *co) {
     OL_END(co);
 }
 enum { LARGE = 4 << 20 };
-static char *large;
 static void deflates_twice(ol_co *co) {
     probe *p = OL_SELF(co, probe, co);
     OL_BEGIN(co);
@@ -1029,6 +1305,28 @@ Test(system, a_child_that_has_closed_an_fd_and_has_no_memory_at_first) {
     in_a_child(one_is_gone_and_memory_is_short);
     readers_end();
     for (int i = 0; i < 3; i++) close(low[i]);
+}
+
+static int no_timer_at_first(void) {
+    const int fd = lowest();
+    HOLDS(ol_close(f.loop, f.p[0].fd) == 0); /* before the loop is used here */
+    HOLDS(fcntl(lowest(), F_GETFD) < 0 && lowest() < fd);
+    timer_fds.next = (const int[]){EMFILE, 0};
+    HOLDS(ol_loop_step(f.loop, 0) == -EMFILE && strstr(ol_error(), "ulimit -n"));
+    controls.next = (const int[]){ENOSPC, 0};
+    controls.after = 1; /* the eventfd's is well */
+    HOLDS(ol_loop_step(f.loop, 0) == -ENOSPC);
+    HOLDS(ol_loop_step(f.loop, 0) == 1);
+    HOLDS(f.p[0].r[0] == -ECANCELED);
+    for (int i = 1; i < 5; i++) HOLDS(write(f.far[i], "c", 1) == 1);
+    HOLDS(ol_loop_run(f.loop) == 0);
+    for (int i = 1; i < 5; i++) HOLDS(f.p[i].r[0] == 1 && f.p[i].buf[0] == 'c');
+    return 0;
+}
+Test(system, a_child_whose_loop_is_watched_and_has_no_fd_at_first) {
+    five_readers(1);
+    in_a_child(no_timer_at_first);
+    readers_end(); /* what the child has closed is open here */
 }
 
 static uint32_t device_depth;
