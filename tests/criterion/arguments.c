@@ -809,7 +809,7 @@ Test(arguments, members_of_a_backend) {
         d.backends = list;
         d.no_pool = 1;
         const char *what = "NULL";
-        if (row < 0) list[1] = NULL;
+        if (row < 0) list[row + 2] = NULL; /* the first or the second */
         else what = backend(&b, row);
         const int r = ol_loop_create(&loop, &d);
         if (row < backend_bad) {
