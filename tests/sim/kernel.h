@@ -203,6 +203,8 @@ struct k_file {
     uint64_t ghost[K_GHOSTS];
     int nghosts;
     int port, backlog, down, nqueue; /* listener */
+    int full;                        /* so often it was asked for nothing since the last event, for want of a number, */
+    int64_t full_until;              /* until then; a pause may be cut short by a cancel, or with another listener's */
     k_end *queue[K_BACKLOG];
 };
 
@@ -818,6 +820,7 @@ K_FN int k_harvest(k_file *ep, struct epoll_event *out, int max, int all_late) {
         k_trace("event", f->fd, m);
         if (m & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) f->dry_in = 0;
         if (m & (EPOLLOUT | EPOLLHUP | EPOLLERR)) f->dry_out = 0;
+        f->full = 0;
         if (sim.delivered) sim.delivered(f, m);
         out[n].events = m;
         out[n++].data.u64 = f->item.data;
@@ -1410,6 +1413,11 @@ K_FN int k_arrive(int port, k_end *c, uint32_t cap) {
 K_FN int k_accept_error(k_file *f) {
     if (k_room() < 0 || k_chance(sim.faults.accept_full)) {
         sim.stats.accept_full++;
+        if (sim.now >= f->full_until) f->full = 0;
+        if (!f->full++) f->full_until = sim.now + 10000000;
+        if (sim.thrifty && f->full > 10 && !sim.stats.enomem)
+            k_fail("busy loop", "accept on fd %d eleven times in 10 ms: no number was free, and no event has come",
+                   f->fd);
         return k_room() < 0 ? EMFILE : k_below(2) ? EMFILE : ENFILE;
     }
     if (f->nqueue == 0) {

@@ -103,9 +103,13 @@ static void mischief_cancel(int loop) {
     if (w.nroots) root_cancel(w.roots[k_below((uint32_t)w.nroots)]);
 }
 static void mischief_deadline(int loop) {
-    const int64_t ns = k_range(-1, 3 * MS); /* not in the call: the order of arguments is the compiler's */
+    const int64_t ns = k_below(4) ? k_range(1, 3 * MS) : k_range(-1, 0);
+    root *r;
     (void)loop;
-    if (w.nroots) root_deadline(w.roots[k_below((uint32_t)w.nroots)], ns);
+    if (!w.nroots) return;
+    r = w.roots[k_below((uint32_t)w.nroots)];
+    root_deadline(r, ns);
+    if (k_below(4) == 0) root_deadline(r, k_range(1, 3 * MS)); /* put off before it shows */
 }
 static void mischief_task(int loop) {
     task *t;

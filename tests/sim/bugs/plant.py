@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Plants bugs into a copy of offload.h, each behind a define.
+"""Plants a bug into a copy of offload.h.
 
-usage: plant.py OFFLOAD_H          writes the copy to the standard output
+usage: plant.py OFFLOAD_H BUG      writes the copy to the standard output
+       plant.py OFFLOAD_H          only sees whether each bug can be planted
        plant.py --list             name<TAB>what it does, one a line
        plant.py --help
 
-A bug is a piece of offload.h, whole lines that occur exactly once, and what stands there instead when BUG_<name> is
-defined. A piece that is not found any more is an error: the bug has to be planted anew, or it is gone for good.
+A bug is a piece of offload.h that occurs exactly once, and what stands there instead. A piece that is not found any
+more is an error: the bug has to be planted anew, or it is gone for good.
 """
 import sys
 
@@ -43,6 +44,12 @@ bug("hangup_lost", "EPOLLHUP and EPOLLERR are not reported",
 """,
     "")
 
+bug("eof_unseen", "the end of the stream that an event announces is not remembered",
+    """    if (event->events & EPOLLRDHUP) bits |= OL__READ | OL__EOF;
+""",
+    """    if (event->events & EPOLLRDHUP) bits |= OL__READ;
+""")
+
 bug("cleared_too_early", "a short read counts as drained, though the end of the stream has been announced",
     """    if ((slot->flags & OL__TCP) && !(slot->bits & (OL__EOF | OL__ERROR | OL__URGENT)))
         slot->bits &= (uint8_t)~OL__READ;
@@ -70,6 +77,39 @@ bug("wait_spins", "a coroutine that waits for an fd asks the kernel again in eac
     """    slot->bits |= (uint8_t)(dir == OL__IN ? OL__READ : OL__WRITE);
     ol__wake(co, OL__CO_RETRY);
     return OL__PENDING;
+""")
+
+bug("again_ignored", "what ol_again says of a call of one's own is forgotten",
+    """    slot->bits &= (uint8_t)~(write ? OL__WRITE : OL__READ);
+    return 0;
+""",
+    """    (void)write;
+    return 0;
+""")
+
+bug("waiter_forgotten", "one that an event has woken is not the one that waits any more: a sibling reads what came for it",
+    """        if (ol__waits(co) == OL__W_IN || ol__waits(co) == OL__W_OUT) ol__wake(co, OL__CO_RETRY);
+""",
+    """        if (ol__waits(co) == OL__W_IN || ol__waits(co) == OL__W_OUT) ol__wake(co, OL__CO_RETRY);
+        slot->wait[dir] = NULL;
+""")
+
+bug("second_waiter", "a second coroutine may wait for the same direction of an fd: the first is never woken",
+    """    if (s->wait[dir]) return ol__co_situation(co, OL__E_WAITER);
+""",
+    "")
+
+bug("accept_spins", "where no fd is free ol_accept gives the error without a pause",
+    """    const int pending = ol__wait_time(co, ol__after(ol__refresh(loop), OL__ACCEPT_PAUSE_NS), fd, r);
+""",
+    """    const int pending = ol__give(co, 1);
+""")
+
+bug("try_accept_spins", "where no fd is free a listener's handler is called again at once",
+    """        slot->flags |= OL__PAUSED;
+        slot->bits &= (uint8_t)~OL__READ;
+""",
+    """        slot->flags |= OL__PAUSED;
 """)
 
 bug("write_restarts", "a write that was resumed begins from the start again",
@@ -100,6 +140,11 @@ bug("generation_stays", "a closed fd's handle stays good for the next fd of that
     """    slot->flags &= (uint8_t)~(OL__OPEN | OL__PAUSED);
 """)
 
+bug("foreign_fd", "a coroutine may wait for an fd of another partition",
+    """    if (s->part != co->part) return ol__co_situation(co, OL__E_OTHER_PART);
+""",
+    "")
+
 bug("close_forgets_waiter", "who waits for an fd is not told that another one closed it",
     """        if (slot->wait[dir]) ol__interrupt(slot->wait[dir], 0);
 """,
@@ -126,6 +171,12 @@ bug("close_cancels_nothing", "operations of a closed fd get no request to stop",
     } else {
 """,
     """    } else {
+""")
+
+bug("close_unseen", "the peer learns of a close when the operations are done, not at once",
+    """        if ((slot->flags & OL__SOCKET) && !shared) (void)OL_SYS_SHUTDOWN((int)fd);
+""",
+    """        (void)shared;
 """)
 
 # ---- the gate
@@ -190,6 +241,31 @@ bug("handler_after_close", "a handler that was to run is called although its fd 
     """    if (state == OL__QUEUED) ol__withdraw(loop, slot->part, ol__item_handler(h));
 """)
 
+bug("handler_lost", "a handler that had nothing to do when its turn came never gets in line again",
+    """        h->state_ = 0;
+        if (!ol__handler_ready(slot)) return 0; /* the holder has read it all */
+""",
+    """        if (!ol__handler_ready(slot)) return 0;
+""")
+
+bug("handler_stays", "a handler that another one has replaced is called when its turn comes",
+    """    if (state) ol__withdraw(loop, slot->part, ol__item_handler(h));
+""",
+    """    if (state == OL__ADMITTED) ol__withdraw(loop, slot->part, ol__item_handler(h));
+""")
+
+bug("handler_unasked", "a handler is called for what it doesn't watch for",
+    """    return slot->bits & (slot->flags & OL__GUEST ? OL__READ | OL__WRITE : slot->handler->events);
+""",
+    """    return slot->bits & (OL__READ | OL__WRITE);
+""")
+
+bug("try_ignores_gate", "a call that doesn't wait reads from an fd whose partition somebody else holds",
+    """    if (mine != slot->part && ol__held(&loop->part[slot->part])) return ol__fail(OL__E_HELD);
+""",
+    """    (void)mine;
+""")
+
 bug("timer_not_gated", "a timer that names a fd fires although the partition is held",
     """            if (slot) {
                 timer->part_ = slot->part;
@@ -197,6 +273,25 @@ bug("timer_not_gated", "a timer that names a fd fires although the partition is 
             } else {
 """,
     """            {
+""")
+
+bug("post_not_gated", "a post that names a fd runs although the partition is held",
+    """        if (slot) {
+            node->part_ = slot->part;
+            loop->posts_held++;
+""",
+    """        if (0) {
+            node->part_ = slot->part;
+            loop->posts_held++;
+""")
+
+bug("timer_stops_late", "a timer that is stopped while it waits for its partition is called",
+    """    ol__timer_withdraw(loop, timer);
+    ol__outside(loop);
+}
+""",
+    """    ol__outside(loop);
+}
 """)
 
 bug("post_reposted", "a post that waits for its partition counts as done and can be queued a second time",
@@ -230,6 +325,16 @@ bug("join_drops_waiting", "who waited for the partition that was joined is forgo
             ol__push(&loop->part[into].waiting, i);
         }
 """)
+
+bug("join_forgets_timers", "a timer that waits for a partition that was joined runs in what that was",
+    """        if (kind == OL__TIMER) ((ol_timer *)ol__item_to(i))->part_ = into;
+""",
+    "")
+
+bug("join_by_force", "two partitions that are both held can be joined from a callback",
+    """        if (ol__held(&loop->part[x->part])) return ol__fail(OL__E_JOIN);
+""",
+    "")
 
 bug("join_does_not_wait", "a join takes over a partition that is held",
     """    if (!ol__held(&loop->part[slot->part])) {
@@ -277,6 +382,25 @@ bug("lock_given_twice", "a lock can be taken by the next who asks, though it was
     """    next->result = 0;
 """)
 
+bug("lock_unfair", "who asks last for a lock gets it first",
+    """    if (q) ol__push(q, ol__item_co(co));
+    return OL__PENDING;
+""",
+    """    if (q && what == OL__W_LOCK && q->head) {
+        ol__item_set_next(ol__item_co(co), q->head);
+        q->head = ol__item_co(co);
+    } else if (q) {
+        ol__push(q, ol__item_co(co));
+    }
+    return OL__PENDING;
+""")
+
+bug("unlock_by_anyone", "a lock can be released by one that doesn't hold it",
+    """    if (!co || !mutex || mutex->holder != co) return ol__fail(OL__E_NOT_HOLDER);
+""",
+    """    if (!co || !mutex || !mutex->holder) return ol__fail(OL__E_NOT_HOLDER);
+""")
+
 bug("deadlock_in_locks", "a circle of locks is not seen",
     """    case OL__W_LOCK: return ol__seen(loop, ((const ol_mutex *)(uintptr_t)co->result)->holder);
 """,
@@ -294,6 +418,14 @@ bug("deadlock_by_child", "a circle that runs through a child of the holder is no
     return r;
 """,
     """    return r;
+""")
+
+bug("deadlock_by_move", "a circle that a join closes by moving a line is not seen",
+    """        if (!refused) continue;
+        (void)ol__unlink(q, i);
+""",
+    """        if (refused != OL__E_NO_MEMORY) continue;
+        (void)ol__unlink(q, i);
 """)
 
 bug("deadlock_invented", "waiting for somebody who waits is called a deadlock",
@@ -318,6 +450,18 @@ bug("wait_for_all_too_early", "waiting for all children ends with the first",
     """    ol__child_tell(root, co, !part->children);
 """,
     """    ol__child_tell(root, co, 1);
+""")
+
+bug("sibling_not_told", "a child that waits for another is not told of its end",
+    """    for (ol_child *c = co->frame.bits & OL__CO_AWAITED ? part->children : NULL; c; c = c->next_)
+""",
+    """    for (ol_child *c = NULL; c; c = c->next_)
+""")
+
+bug("child_unaware", "a child doesn't inherit the request to end",
+    """                (co->frame.bits & (OL__CO_CLASS | OL__CO_CANCELED)) | (uint32_t)OL__CO_CHILD);
+""",
+    """                (co->frame.bits & OL__CO_CLASS) | (uint32_t)OL__CO_CHILD);
 """)
 
 # ---- coroutines and time
@@ -349,10 +493,65 @@ bug("cancel_forgotten", "a cancel that comes while the coroutine is ready is for
     ol__interrupt(co, OL__OP_CANCEL);
 """)
 
+bug("cancel_shows_once", "a request to end shows at one await, and not at the next",
+    """    ol__co_error(co, why, -ol__texts[why].number);
+    return 0;
+}
+
+/* Takes `cost` from the budget; 0 when it is used up. */
+""",
+    """    ol__co_error(co, why, -ol__texts[why].number);
+    co->frame.bits &= ~(uint32_t)OL__CO_CANCELED;
+    return 0;
+}
+
+/* Takes `cost` from the budget; 0 when it is used up. */
+""")
+
+bug("deadline_shows_once", "a deadline that has passed shows at one await, and not at the next",
+    """    const enum ol__situation why = bits & OL__CO_CANCELED ? OL__E_CANCELED : OL__E_DEADLINE;
+""",
+    """    const enum ol__situation why = bits & OL__CO_CANCELED ? OL__E_CANCELED : OL__E_DEADLINE;
+    co->frame.bits &= ~(uint32_t)OL__CO_EXPIRED;
+""")
+
+bug("sleep_restarts", "a sleep that was interrupted begins from the start again",
+    """    return ol__wait_time(co, resumed ? co->result : ol__after(ol__refresh(co->loop), ns > 0 ? ns : 0), 0, 0);
+""",
+    """    (void)resumed;
+    return ol__wait_time(co, ol__after(ol__refresh(co->loop), ns > 0 ? ns : 0), 0, 0);
+""")
+
+bug("drain_forgets_waiting", "roots that wait for their partition are not told to end by a drain",
+    """                ol__item_to_co(item)->frame.bits |= OL__CO_CANCELED; /* who joins is found where it lives */
+""",
+    """                (void)item;
+""")
+
 bug("batch_starves", "batch work waits as long as there is latency-critical work",
     """    if (other) loop->latency_streak++;
 """,
     "")
+
+bug("class_inverted", "who is woken goes to the ready queue of the other class",
+    """    ol__push(&co->loop->ready[ol__co_class(co)], ol__item_co(co));
+}
+""",
+    """    ol__push(&co->loop->ready[OL_LATENCY + OL_BATCH - ol__co_class(co)], ol__item_co(co));
+}
+""")
+
+bug("turn_unlimited", "a round runs all that was ready, however much that is",
+    """    for (uint32_t i = 1; i <= loop->desc.turn && (last[OL_LATENCY] || last[OL_BATCH]); i++) {
+""",
+    """    for (uint32_t i = 1; last[OL_LATENCY] || last[OL_BATCH]; i++) {
+""")
+
+bug("run_ends_early", "a loop says that nothing is left although a timer runs",
+    """    return loop->stats.roots || loop->ops || loop->user_timers || loop->handlers || loop->posts_held ||
+""",
+    """    return loop->stats.roots || loop->ops || loop->handlers || loop->posts_held ||
+""")
 
 bug("budget_unlimited", "a coroutine whose awaits can all go on at once never lets others run",
     """    if (loop->budget < cost) {
@@ -377,6 +576,41 @@ bug("completed_twice", "an operation that is cancelled completes at once, and ag
             ol__op_finish(loop, op);
         }
         return;
+""")
+
+bug("cancel_abandons", "an await whose operation is asked to stop ends at once: its buffers are freed while they are in use",
+    """(void)lane->backend->cancel(lane->channel.self, op);
+        return;
+""",
+    """(void)lane->backend->cancel(lane->channel.self, op);
+        if ((op->flags_ & OL__OP_AWAITED) && loop->sync_op != op) {
+            ol_co *co = op->owner_.co;
+            ol__op_unlist(loop, op);
+            ol__co_error(co, OL__E_CANCELED, -ECANCELED);
+            ol__wake(co, OL__CO_DONE);
+        }
+        return;
+""")
+
+bug("timeout_abandons", "an operation's timeout completes it although a backend still has it",
+    """(void)lane->backend->cancel(lane->channel.self, op);
+        return;
+""",
+    """(void)lane->backend->cancel(lane->channel.self, op);
+        if (!(op->flags_ & (OL__OP_AWAITED | OL__OP_CANCEL))) {
+            op->result = -ECANCELED;
+            ol__op_finish(loop, op);
+        }
+        return;
+""")
+
+bug("cancel_loses", "an operation that is cancelled while it waits for room never completes",
+    """        line->parked_n--;
+    else
+        return;
+""",
+    """        line->parked_n--, op->state_ = OL__BACKEND;
+    if (op->state_ != OL__STAGED) return;
 """)
 
 bug("parked_for_ever", "operations that waited for room are never submitted",
@@ -412,6 +646,42 @@ bug("timeout_too_early", "an operation's timeout is a thousandth of what was ask
     """ol__after(ol__refresh(loop), (int64_t)op->timeout_us) : OL_NEVER;
 """)
 
+bug("park_unlimited", "any number of operations may wait for a full backend",
+    """    if (full && (action == OL_FULL_FAIL || line->parked_n >= loop->desc.park_max))
+""",
+    """    if (full && action == OL_FULL_FAIL)
+""")
+
+bug("depth_ignored", "a backend gets more than its depth",
+    """    const int full = line->parked_n || line->in_flight >= lane->channel.depth;
+""",
+    """    const int full = line->parked_n != 0;
+""")
+
+bug("kinds_ignored", "a backend gets operations that it can't do",
+    """    if (!index || !(lane->backend->kinds >> op->kind & 1)) {
+""",
+    """    if (!index) {
+""")
+
+bug("full_inverted", "where the policy says nothing, latency-critical operations wait for a full backend and batch ones don't",
+    """    const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
+""",
+    """    const uint8_t action = rule->full ? rule->full : (uint8_t)(cls != OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
+""")
+
+bug("rule_bound", "a rule's upper bound doesn't belong to its range",
+    """        const int fits = bytes >= r->min && (!r->max || bytes <= r->max);
+""",
+    """        const int fits = bytes >= r->min && (!r->max || bytes < r->max);
+""")
+
+bug("class_not_inherited", "operations of a latency-critical coroutine or callback count as batch",
+    """    uint32_t inherited = co ? ol__co_class(co) : part ? ol__part_class(loop, &loop->part[part]) : 0;
+""",
+    """    uint32_t inherited = 0;
+""")
+
 bug("sync_steals", "a synchronous wait keeps the completions of others to itself",
     """    if (loop->sync_op == op)
         loop->sync_op = NULL;
@@ -422,6 +692,24 @@ bug("sync_steals", "a synchronous wait keeps the completions of others to itself
         loop->sync_op = NULL;
     else if (!loop->sync_op)
         ol__wake(co, OL__CO_DONE);
+""")
+
+bug("sync_unbounded", "a synchronous wait lasts until its operation is complete, however long that takes",
+    """        if (i % 16 == 0 && OL_SYS_NOW() - begin >= loop->desc.sync_ns) {
+""",
+    """        if (i % 16 == 0 && OL_SYS_NOW() - begin >= OL_NEVER) {
+""")
+
+bug("sync_on_own_core", "a synchronous wait spins for a backend that needs the loop's core",
+    """                     !(loop->lane[op->where].channel.flags & OL_CHANNEL_NO_SYNC);
+""",
+    """                     loop->lanes;
+""")
+
+bug("poll_forgotten", "a backend that can't notify is polled when something else happens",
+    """        if (l->in_backend && !(l->channel.flags & OL_CHANNEL_NOTIFIES)) {
+""",
+    """        if (l->in_backend && !l->backend->poll) {
 """)
 
 # ---- sleep, wake, threads
@@ -479,6 +767,11 @@ bug("calls_take_all", "every worker runs calls, so that calls can take all of th
     """static int ol__worker_takes_calls(const ol__worker *w) { return w != NULL; }
 """)
 
+bug("batch_before_latency", "a worker takes the rest of a batch that it has claimed before what is latency-critical",
+    """        while ((which & OL__OF_BATCH) && ol__worker_rings(w, 0)) {}
+""",
+    "")
+
 bug("channel_closed_early", "a channel is closed while a worker still announces a completion to it",
     """        while (OL_SYS_LOAD(&c->pool->worker[i].busy, OL_SYS_ACQUIRE) == c) OL_SYS_NAP(); /* it may need our core */
 """,
@@ -511,6 +804,21 @@ bug("guest_overwrites", "what a guest withheld last replaces what it withheld be
     """        slot->bits = (uint8_t)ready;
 """)
 
+bug("guest_let_in", "an event of a guest's is let in although an operation of an earlier one is out",
+    """    if (ol__held(&loop->part[slot->part])) {
+        slot->bits""",
+    """    if (loop->part[slot->part].holder) {
+        slot->bits""")
+
+bug("guest_forgotten", "what a guest withheld is never told to it",
+    """        ol__offer(loop, slot);
+        return 0;
+    }
+    loop->guest_part""",
+    """        return 0;
+    }
+    loop->guest_part""")
+
 bug("fork_keeps_operations", "operations that the parent has are waited for in the child",
     """            op->result = ol__op_fail(op, OL__E_FORKED);
             ol__op_finish(loop, op);
@@ -530,31 +838,58 @@ bug("fork_shares_epoll", "the child of a fork changes the registrations of its p
 """)
 
 
-def plant(text):
+bug("fork_forgets_fds", "the child of a fork doesn't register what it has inherited",
+    """        if ((loop->slot[fd].flags & (OL__OPEN | OL__GUEST)) == OL__OPEN && !ol__is_one_of((int)fd, fresh) &&
+""",
+    """        if ((loop->slot[fd].flags & (OL__OPEN | OL__GUEST)) == OL__GUEST && !ol__is_one_of((int)fd, fresh) &&
+""")
+
+bug("fork_shuts_down", "a close in the child of a fork ends the parent's connection",
+    """        const int shared = (slot->flags & OL__INHERITED) || loop->forks != ol__forks;
+""",
+    """        const int shared = 0;
+""")
+
+bug("fork_without_threads", "the pool counts on its parent's threads in the child of a fork",
+    """    OL_SYS_STORE(&pool->started, 0u, OL_SYS_RELAXED);
+}
+""",
+    """}
+""")
+
+bug("fork_without_timer", "a guest's timerfd is the parent's in the child of a fork",
+    """    loop->timerfd = fresh[2];
+""",
+    """    if (fresh[2] >= 0 && loop->timerfd < 0) loop->timerfd = fresh[2];
+""")
+
+def plant(text, chosen):
+    """The text with the bug in it; chosen None: none of them, all are only looked for."""
+    planted = text
     for name, _, find, instead in BUGS:
         n = text.count(find)
         if n != 1:
             sys.exit(f"plant.py: {name}: what it changes occurs {n} times in offload.h, not once: plant it anew.\n{find}")
-        begin = text.index(find)
-        end = begin + len(find)
-        start = text.rindex("\n", 0, begin) + 1 if begin else 0
-        stop = end if text[end - 1] == "\n" else text.index("\n", end) + 1
-        before, after = text[start:begin], text[end:stop]
-        whole = f"#if defined(BUG_{name})\n{before}{instead}{after}#else\n{text[start:stop]}#endif\n"
-        text = text[:start] + whole + text[stop:]
-    return text
+        if name == chosen:
+            planted = text.replace(find, instead)
+    return planted
 
 
 def main():
-    if len(sys.argv) != 2 or sys.argv[1] in ("--help", "-h"):
+    if len(sys.argv) not in (2, 3) or sys.argv[1] in ("--help", "-h"):
         print(__doc__.strip())
         sys.exit(0 if len(sys.argv) == 2 else 2)
     if sys.argv[1] == "--list":
         for name, what, _, _ in BUGS:
             print(f"{name}\t{what}")
         return
+    chosen = sys.argv[2] if len(sys.argv) == 3 else None
+    if chosen and chosen not in [b[0] for b in BUGS]:
+        sys.exit(f"plant.py: there is no bug '{chosen}'; see --list")
     with open(sys.argv[1], encoding="utf-8") as f:
-        sys.stdout.write(plant(f.read()))
+        text = plant(f.read(), chosen)
+    if chosen:
+        sys.stdout.write(text)
 
 
 if __name__ == "__main__":

@@ -46,12 +46,14 @@ bugs=${bugs:-$all}
 
 rm -rf $out
 mkdir -p $out
-python3 $plant offload.h >$out/offload.h || exit 1
+python3 $plant offload.h || exit 1
 
 # One bug: NAME.result gets "seeds<TAB>checker"; "-" for the seeds if it survived.
 one() {
     local bug=$1 first checker rc
-    if ! ${CC:-cc} -std=c11 ${CFLAGS:--O1} -g -w -DBUG_"$bug" -I$out -I. tests/sim/sim.c -o "$out/$bug" -pthread \
+    mkdir "$out/$bug.h"
+    python3 $plant offload.h "$bug" >"$out/$bug.h/offload.h"
+    if ! ${CC:-cc} -std=c11 ${CFLAGS:--O1} -g -w -I"$out/$bug.h" tests/sim/sim.c -o "$out/$bug" -pthread \
         >"$out/$bug.log" 2>&1; then
         printf -- '-\tdid not compile: see %s\n' "$out/$bug.log" >"$out/$bug.result"
         return
@@ -65,7 +67,7 @@ one() {
     [ $rc != 124 ] || [ -n "$first" ] || first=$'-\tnot found in '"$seconds s"
     [ -n "$first" ] || first=$'-\tnot found in '"$seeds seeds"
     printf '%s\n' "$first" >"$out/$bug.result"
-    rm -f "$out/$bug"
+    rm -rf "$out/$bug" "$out/$bug.h"
 }
 
 passed=0 failed=0 running=0 begun=0
