@@ -778,8 +778,17 @@ static void strike(void) {
     victim.end();
     if (victim.end != restarts_timer && victim.end != changes_loops) gone_all(victim.it);
 }
-static void timer_kills(ol_loop *loop, ol_timer *t) { (void)loop, (void)t, strike(); }
-static void post_kills(ol_loop *loop, ol_post_node *n) { (void)loop, (void)n, strike(); }
+static void timer_kills(ol_loop *loop, ol_timer *t) {
+    const ol_timer *it = &victim.it->timer;
+    (void)t;
+    cr_assert_eq(loop->part[it->part_].holder, (uintptr_t)it | OL__TIMER); /* it is about to run */
+    strike();
+}
+static void post_kills(ol_loop *loop, ol_post_node *n) {
+    (void)loop, (void)n;
+    is(victim.it->handler.state_, OL__ADMITTED);
+    strike();
+}
 
 static void a_timer(enum state state, void (*end_of_it)(void)) {
     static ol_timer killer;
@@ -790,7 +799,9 @@ static void a_timer(enum state state, void (*end_of_it)(void)) {
     if (state == IN_LINE) hold(0);
     is(ol_timer_start(w.loop, &it->timer, ms, end_of_it ? stopped_timer : timer_frees), 0);
     if (state == ADMITTED) is(ol_timer_start(w.loop, &killer, 2 * ms, timer_kills), 0); /* in the same round */
-    if (state != IDLE) later(3 * ms);
+    if (state == IN_LINE) later(3 * ms);
+    if (state == IN_LINE) is(!it->timer.index && it->timer.part_, 1);
+    if (state == ADMITTED) later(3 * ms);
     if (state != ADMITTED && end_of_it) strike();
     if (state == IN_LINE) give(0);
     later(ms);
@@ -850,7 +861,8 @@ static void a_handler(enum state state, void (*end_of_it)(void)) {
     if (state != IDLE) give(0);
     killer.fn = post_kills; /* which runs after events are seen, and before what is ready */
     if (state == ADMITTED) is(ol_post(w.loop, &killer), 0);
-    if (state != IDLE) go();
+    if (state != IDLE) later(ms);
+    if (state == IN_LINE) is(victim.it->handler.state_, OL__QUEUED);
     if (end_of_it == its_loops_destroy) give(0); /* not seen yet */
     if (state != ADMITTED) strike();
     if (!w.loop) return;
