@@ -470,6 +470,11 @@ Test(arguments, calls_that_are_just_right) {
     cr_assert_eq(ol_set_class(&w.sleeper, OL_BATCH), 0);
     cr_assert_eq(ol_timer_start(w.loop, &w.timer, INT64_MAX, never_timer), 0);
     ol_timer_stop(w.loop, &w.timer);
+    static struct iovec many[1024]; /* as many as there may be */
+    many[1023].iov_base = w.buf;
+    many[1023].iov_len = 1;
+    cr_assert_eq(ol_try_readv(w.loop, w.fd, many, 1024), -EAGAIN);
+    cr_assert_eq(ol_try_writev(w.loop, w.fd, many, 1024), 1, "%s", ol_error());
     cr_assert_eq(ol_op_cancel(w.loop, &w.out), 0); /* too late: it completes */
     cr_assert_eq(ol_op_exec(w.exec, ol_prep_crc32(&w.crc, 0, "abc", 3)), 0x352441c2);
     end();

@@ -112,6 +112,15 @@ Test(pieces, sizes_about_each_boundary_raw) { sizes(OL_RAW); }
 Test(pieces, sizes_about_each_boundary_zlib) { sizes(OL_ZLIB); }
 Test(pieces, sizes_about_each_boundary_gzip) { sizes(OL_GZIP); }
 
+Test(pieces, each_level_may_come_first_in_a_context) {
+    fill(2);
+    for (int i = 0; i < 5; i++) {
+        ol_exec_destroy(x);
+        cr_assert_not_null(x = ol_exec_create());
+        round_trip(OL_GZIP, levels[i], 3000);
+    }
+}
+
 /* A stream in chunks that are shorter and longer than a piece, with the dictionary that came before or without. */
 static void in_chunks(int format, int kind, int with_dict) {
     ol_stream out, in;
