@@ -8,8 +8,8 @@
    Where choices come from a fuzzer (k_boot_bytes) they are taken from its bytes, and from a fixed seed after those.
 
    It is strict. A call on a closed fd number, a double close, a write to freed memory, an operation's buffer outliving
-   its fd, sleeping with nothing left that could wake, turning without progress: each ends the run through k_fail with
-   the checker's name.
+   its fd, sleeping with nothing left that could wake, turning without progress, asking again where nothing was found and
+   no event has come since (if `thrifty`): each ends the run through k_fail with the checker's name.
 
    What it models follows Linux where the library can see it: an edge is queued whenever new readiness arrives, also
    when the fd was ready before; an event carries the readiness of the moment when it is delivered; space is reported

@@ -27,13 +27,17 @@
      resume      never from inside another coroutine or its own await
      error       each negative result has its cause: closed, cancelled, timed out, faulty, no memory, no fd, forked; and a
                  text (checker "text")
-     time        sleeps, deadlines and timers never early, and not late beyond a bound; the loop's time never goes back
+     time        sleeps, deadlines and timers never early, and not late beyond a bound: sleeps, and timers without an fd, by
+                 one round; the loop's time never goes back
      order       a backend gets the operations of a class and sort in the order of their submission
-     class       latency before batch, batch after at most latency_run
-     policy      an operation runs where the rule in force says, or for a reason that holds; text and struct agree
+     class       latency before batch, batch after at most latency_run, across callbacks, too
+     policy      an operation runs where the rule in force says, or for a reason that holds; text and struct agree; a
+                 synchronous wait has its bound, and park_max bounds what waits for room
+     poll        a backend that can't notify is polled in time; what one has refused it is soon offered again
      backend     never more in flight than its depth, never a kind that it does not do
      pool        what pool.h says of the shipped pool
-     post        each accepted post runs once, in order for each thread, and sees what was written before
+     post        each accepted post runs once, in order for each thread, and sees what was written before; -EBUSY while it
+                 is queued and only then
      budget      awaits of one run, and `turn` the runs of one round, stay within their bounds
      count       the library's counters agree with ours; a round says whether anything is left
      desc, log   what was asked for is in force; what is reported is a text
@@ -441,10 +445,10 @@ static void step(int i, int64_t timeout) {
     if (i < LOOPS) callbacks_after_step(i);
     if (i < LOOPS) timers_in_time(i, w.began[i]);
     sleepers_in_time(i, w.began[i]);
-    sharing_sweep();
-    handling_sweep();
     left = w.alive[i] || w.inflight[i] || (i < LOOPS && (callbacks_left(i) || handlers_left(i)));
     if (i < LOOPS && guests.is[i]) guest_stepped(i, left, r);
+    sharing_sweep();
+    handling_sweep(); /* may close what was left */
     if (left) CHECK("count", r == 1);
     if (!left && !w.nposters && (i >= LOOPS || (sim.now > handling.pause[i] && !guests.is[i]))) CHECK("count", r == 0);
     CHECK("time", ol_now(w.loop[i]) >= earlier && ol_now(w.loop[i]) <= sim.now);

@@ -11,7 +11,7 @@ usage: bash tests/sim/bugs/run.sh [--quick] [--seeds N] [--seconds S] [--jobs N]
   BUG          only these; see --list
   --list       their names, and what they do
   --quick      six of them, each of another kind
-  --seeds N    give up on a bug after so many seeds  [20000]
+  --seeds N    give up on a bug after so many seeds  [2000]
   --seconds S  or after so many seconds              [150]
   --jobs N     so many at a time                     [one for each core]
 
@@ -22,7 +22,7 @@ END
 
 out=build/sim-bugs
 plant=tests/sim/bugs/plant.py
-seeds=20000 seconds=150 jobs=$(nproc) bugs=
+seeds=2000 seconds=150 jobs=$(nproc) bugs=
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
