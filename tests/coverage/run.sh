@@ -15,8 +15,8 @@ usage: bash tests/coverage/run.sh [--quick] [--anyway] [--seeds N] [--list] [NAM
   --anyway    count what a program reaches whose tests fail, too; the exit status stays that of a failure
   --list      the programs' names
 
-Prints a table by section of offload.h and everything that no test reaches. Leaves, in build/coverage: report.txt,
-uncovered.tsv and results.tsv. The goals stand at the top of tests/coverage/report.py.
+Prints a table by section of offload.h and everything that no test reaches. Leaves, in build/coverage (build/coverage/quick):
+report.txt, uncovered.tsv and results.tsv. The goals stand at the top of tests/coverage/report.py.
 CLANG, LLVM_COV and LLVM_PROFDATA name other tools than clang-19, llvm-cov-19 and llvm-profdata-19.
 EOF
 }
@@ -35,7 +35,9 @@ words=()
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
-    --quick) seeds=200 quick=--quick instruments=${instruments/-O1/-O0} ;; # which halves the time to compile
+    --quick) # -O0 halves the time to compile; the figures of the whole run are kept
+        seeds=200 quick=--quick instruments=${instruments/-O1/-O0} out=$PWD/build/coverage/quick
+        ;;
     --anyway) anyway=1 ;;
     --list) mode=list ;;
     --seeds)
@@ -160,7 +162,7 @@ if [ ${#exports[@]} -gt 0 ]; then
         passed=$((passed + 1))
     elif [ ${#words[@]} = 0 ]; then
         failed=$((failed + 1))
-        echo "coverage: a goal is missed: the list is above, and in build/coverage/report.txt" >&2
+        echo "coverage: a goal is missed: the list is above, and in ${out#"$PWD"/}/report.txt" >&2
     fi
 fi
 echo "$passed passed, $failed failed"
