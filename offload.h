@@ -109,8 +109,8 @@
        ol_mutex       while somebody holds it or waits for it.
        iovecs, buffers of reads and writes   from the await's first evaluation until it returns.
        ol_backend     until the loops that have it are destroyed. Strings of a desc: until then, too.
-     An fd that is attached is closed by the library: at ol_close, or when the last operation of its partition is done,
-     or by ol_loop_destroy.
+     All of that ends at the latest when ol_loop_destroy has returned 0. An attached fd is closed by the library: at
+     ol_close, or when the last operation of its partition is done, or by ol_loop_destroy.
 
    FROM INSIDE a coroutine or a callback, on the loop's thread
                   ol_close  ol_cancel  join         spawn, submit  again              free its own struct
@@ -123,8 +123,8 @@
      log          any fd    any        ol_try_join  yes            -                  -
      A root that is spawned on the caller's own partition starts when the caller's hold ends. ol_submit: see there for
      drains. ol_loop_stop is legal everywhere; ol_loop_step, ol_loop_run, ol_loop_drain, ol_loop_destroy and
-     ol_gate_enter give -EBUSY. The function of an OL_OP_CALL runs on another thread: of the library it may call ol_post
-     and ol_notify_loop, and ol_op_exec with an ol_exec and an ol_op of its own.
+     ol_gate_enter give -EBUSY. The function of an OL_OP_CALL runs on another thread, or in the call that submits it: of
+     the library it may call ol_post and ol_notify_loop, and ol_op_exec with an ol_exec and an ol_op of its own.
 
    ERRORS
      Negative errno values. Text that names the remedy: ol_co_error after an await, ol_op_error for an operation,
@@ -471,7 +471,7 @@ OL_API int ol_canceled(const ol_co *co);
 
 /* Sets the coroutine's one deadline, `ns` nanoseconds from now; OL_NEVER: none; 0 or less: it has passed. When it
    passes, the await under way and each later one end with -ETIMEDOUT until it is set again; but what a wait for an fd
-   has got by the time that the coroutine runs is not lost. -ENOMEM if the timer heap can't grow. */
+   has got by the time that the coroutine runs is not lost. -ENOMEM if the timer heap can't grow: the old one stays. */
 #define OL_NEVER INT64_MAX
 OL_API int ol_deadline(ol_co *co, int64_t ns);
 
@@ -599,7 +599,8 @@ OL_API int ol_loop_run(ol_loop *loop);
    Returns 1 if anything is left to do, 0 if not, negative on error. */
 OL_API int ol_loop_step(ol_loop *loop, int64_t timeout_ns);
 
-/* Makes ol_loop_run return after the round under way. From the loop's thread; from others by ol_post. */
+/* Makes ol_loop_run return after the round under way; if it isn't running, the next one returns at once. From the
+   loop's thread; from others by ol_post. */
 OL_API void ol_loop_stop(ol_loop *loop);
 
 /* Cancels every coroutine, then runs for at most timeout_ns until all have ended and all operations are complete.
@@ -901,8 +902,8 @@ OL_API ol_op *ol_prep_inflate_chunk(ol_op *op, int format, void *dst, uint64_t c
 /* CRC-32 (IEEE 802.3, as in gzip), going on from `start` (0 for a new one). Result: the checksum, 0..2^32-1. */
 OL_API ol_op *ol_prep_crc32(ol_op *op, uint32_t start, const void *src, uint64_t len);
 
-/* Any function of yours, run on a worker: it may block and compute, and must not touch the loop. Result: what it
-   returns. */
+/* Any function of yours, run on a worker: it may block and compute, and must not touch the loop. Where the policy says
+   software, or the backend is full or fails, it runs on the loop's thread. Result: what it returns. */
 OL_API ol_op *ol_prep_call(ol_op *op, int64_t (*fn)(void *arg), void *arg);
 
 /* Await form: submits and waits. Where the policy says software it runs now and the coroutine goes on without
@@ -1083,6 +1084,11 @@ OL_API int ol_threads_destroy(ol_backend *backend);
 #define OL_SYS_FREE(p) free(p)
 #endif
 
+/* the most that ISA-L, which counts in 32 bits, is given at a time */
+#if !defined(OL_SYS_PIECE)
+#define OL_SYS_PIECE (1 << 30)
+#endif
+
 /* clock: int64_t ns, monotonic */
 #if !defined(OL_SYS_NOW)
 #define OL_SYS_NOW() ol__sys_now()
@@ -1113,7 +1119,7 @@ static int ol__sys_epoll_wait(int ep, struct epoll_event *events, int n, int64_t
             if (r >= 0 || (errno != ENOSYS && errno != EPERM)) return (int)r;
             __atomic_store_n(&coarse, 1, __ATOMIC_RELAXED);
         }
-        timeout_ns = (timeout_ns + 999999) / 1000000;
+        timeout_ns = timeout_ns / 1000000 + (timeout_ns % 1000000 != 0);
         if (timeout_ns > INT_MAX) timeout_ns = INT_MAX;
     }
     return epoll_wait(ep, events, n, (int)timeout_ns);
@@ -1686,6 +1692,7 @@ struct ol_loop {
     ol_co **seen;        /* of the search for deadlocks */
     uint32_t seen_capacity;
     uint32_t seen_n;
+    int eventfd_before;  /* the one of before a fork, or -1 */
     int timerfd;         /* -1: nobody asked for ol_loop_fd */
     int64_t armed;       /* when it expires */
     uint32_t forks;      /* of the process, when `ep` was made */
@@ -1977,8 +1984,8 @@ OL_API int ol__call(ol_co *co, ol_frame *frame, void (*fn)(ol_co *)) {
     return OL__PENDING;
 }
 
-/* A coroutine that an event has woken is no longer the one that waits. It is one of its partition's fds; mostly the only
-   one. */
+/* A coroutine that an event has woken is no longer the one that waits, on one of its partition's fds: mostly it has
+   only one. */
 static void ol__slot_forget(ol_co *co) {
     ol_loop *loop = co->loop;
     co->frame.bits &= ~(uint32_t)OL__CO_IN_SLOT;
@@ -2072,16 +2079,14 @@ OL_API void ol_cancel(ol_co *co) {
 }
 OL_API void ol_cancel_clear(ol_co *co) { co->frame.bits &= ~(uint32_t)OL__CO_CANCELED; }
 OL_API int ol_deadline(ol_co *co, int64_t ns) {
+    const int64_t when = ns > 0 && ns != OL_NEVER ? ol__after(ol__refresh(co->loop), ns) : OL_NEVER;
+    const int r = ol__co_times(co, ol__co_wake(co), when);
+    if (r < 0) return r; /* and the old one stays, if it has passed, too */
     co->frame.bits &= ~(uint32_t)OL__CO_EXPIRED;
-    if (ns == OL_NEVER) return ol__co_times(co, ol__co_wake(co), OL_NEVER);
-    if (ns > 0) {
-        const int r = ol__co_times(co, ol__co_wake(co), ol__after(ol__refresh(co->loop), ns));
-        ol__outside(co->loop);
-        return r;
+    if (ns <= 0) {
+        co->frame.bits |= OL__CO_EXPIRED;
+        ol__interrupt(co, OL__OP_EXPIRED);
     }
-    co->frame.bits |= OL__CO_EXPIRED;
-    (void)ol__co_times(co, ol__co_wake(co), OL_NEVER);
-    ol__interrupt(co, OL__OP_EXPIRED);
     ol__outside(co->loop);
     return 0;
 }
@@ -2117,7 +2122,7 @@ static void ol__slot_ready(ol_loop *loop, ol__slot *slot, uint32_t bits) {
     for (int dir = OL__IN; dir <= OL__OUT; dir++) {
         ol_co *co = slot->wait[dir];
         if (!co || !(bits & (dir == OL__IN ? OL__READ : OL__WRITE))) continue;
-        /* it stays the one that waits until it evaluates its await again: nobody may write into the middle of its write */
+        /* it stays the one that waits until it runs: nobody may write into the middle of its write */
         if (ol__waits(co) == OL__W_IN || ol__waits(co) == OL__W_OUT) ol__wake(co, OL__CO_RETRY);
     }
     if (slot->handler) ol__offer(loop, slot);
@@ -2418,6 +2423,7 @@ static void ol__run_timers(ol_loop *loop) {
             } else if (e.wake <= now) {
                 ol__leave(co);
                 ol__wake(co, OL__CO_DONE);
+                if (co->timer) ol__heap_rekey(loop, co->timer, loop->heap[co->timer]); /* to its deadline */
             } else {
                 ol__heap_rekey(loop, 1, e);
             }
@@ -2798,7 +2804,6 @@ static int ol__after_fork(ol_loop *loop);
 
 /* Registers fd in a partition (0: a new one). On failure nothing has changed, and fd is still the caller's. */
 static int ol__attach(ol_loop *loop, int fd, uint32_t index, int cls, uint32_t flags, uint32_t bits, ol_fd *handle) {
-    if (fd < 0) return ol__fail(OL__E_FD_NUMBER);
     const int r = ol__after_fork(loop);
     if (r < 0) return r;
     const uint32_t had = loop->slots;
@@ -2901,7 +2906,7 @@ static void ol__close_now(ol_loop *loop, uint32_t fd) {
 }
 static void ol__close_waiting(ol_loop *loop, uint32_t index) {
     ol__part *part = &loop->part[index];
-    if (!part->closing || part->ops || !index) return;
+    if (!part->closing || part->ops) return;
     part->closing = 0;
     for (uint32_t fd = part->fd, next; fd; fd = next) {
         next = loop->slot[fd - 1].next;
@@ -3039,7 +3044,7 @@ static int ol__io_wait(ol_co *co, ol__slot *slot, ol_fd fd, int dir) {
     return OL__PENDING;
 }
 static int ol__io_error(ol_co *co, int number) { return ol__co_fail(co, OL__E_SYSTEM, -number); }
-static int ol__would_block(int number) { return number == EAGAIN || number == EWOULDBLOCK; }
+static int ol__would_block(int number) { return number == EAGAIN; } /* which EWOULDBLOCK is on Linux */
 
 /* A short read of TCP means that it is drained: what comes later is a new edge. Not so when the end, an error or
    urgent data is there, which came with an edge that has been seen. */
@@ -3375,7 +3380,7 @@ static uint32_t ol__crc32(uint32_t crc, const void *data, uint64_t n) { /* eight
 OL_API uint64_t ol_deflate_bound(uint64_t len) { return len + 5 * (len / 65535 + 1) + 18; }
 
 #if defined(OFFLOAD_ISAL)
-enum { OL__STATIC_UP_TO = 8192, OL__PIECE = 1 << 30 }; /* ISA-L counts in 32 bits: larger buffers go in pieces */
+enum { OL__STATIC_UP_TO = 8192, OL__PIECE = OL_SYS_PIECE };
 
 static uint32_t ol__check(int format, uint32_t running, const void *p, uint64_t n) {
     if (format == OL_GZIP) return ol__crc32(running, p, n);
@@ -3540,7 +3545,7 @@ static int64_t ol__inflate_raw(struct inflate_state *z, ol_op *op, uint64_t *use
         if (!z->avail_out && room) {
             z->avail_out = room < OL__PIECE ? (uint32_t)room : (uint32_t)OL__PIECE;
             room -= z->avail_out;
-        } else if (!z->avail_out && !spilled) {
+        } else if (!z->avail_out) { /* not twice: what fills the scratch ends this */
             z->next_out = &scratch;
             z->avail_out = 1;
             spilled = 1;
@@ -3554,7 +3559,7 @@ static int64_t ol__inflate_raw(struct inflate_state *z, ol_op *op, uint64_t *use
     const int ended = z->block_state == ISAL_BLOCK_FINISH;
     /* between two blocks, at a byte boundary, with all input taken; HDR: it looked for a header and found no byte */
     const int header = z->block_state == ISAL_BLOCK_NEW_HDR || (z->block_state == ISAL_BLOCK_HDR && !z->tmp_in_size);
-    const int between = header && z->read_in_length == 0 && !z->avail_in && !left;
+    const int between = header && z->read_in_length == 0 && !z->avail_in; /* and so nothing is left */
     if (final ? !ended : !between) return ol__op_fail(op, OL__E_CORRUPT);
     *used += (uint64_t)(z->next_in - in) - back;
     return (int64_t)(op->cap - room - (spilled ? 0 : z->avail_out));
@@ -3731,7 +3736,6 @@ static int64_t ol__execute(ol_exec *x, ol_op *op) {
         return r;
     }
     case OL_OP_CRC32: return ol__crc32(op->crc, op->src, op->len);
-    case OL_OP_FILE: return ol__file_execute(op);
 #if defined(OFFLOAD_ISAL)
     case OL_OP_DEFLATE: return x ? ol__deflate(x, op) : ol__op_fail(op, OL__E_NO_MEMORY);
     case OL_OP_INFLATE: {
@@ -3741,7 +3745,7 @@ static int64_t ol__execute(ol_exec *x, ol_op *op) {
         return r;
     }
 #endif
-    default: (void)x; return ol__op_fail(op, OL__E_NO_CODEC);
+    default: (void)x; return ol__file_execute(op); /* ol__op_check lets no other kind come here */
     }
 }
 
@@ -3816,7 +3820,6 @@ static enum ol__situation ol__op_check(const ol_op *op) {
     case OL_OP_CRC32: return op->len && !op->src ? OL__E_OP_BUFFER : OL__E_NONE;
     case OL_OP_DEFLATE:
     case OL_OP_INFLATE: return ol__op_check_codec(op);
-    case OL_OP_FILE: return OL__E_NONE;
     default: return OL__E_NOT_PREPARED;
     }
 }
@@ -3922,7 +3925,7 @@ static int ol__policy_line(const char **p, ol_rule *rule, const char **what) {
     const int software = strcmp(word[4], "-") == 0;
     *what = kind < 0                         ? "op must be any, call, crc32, deflate, inflate or file"
             : cls < 0                        ? "class must be any, latency or batch"
-            : !ol__range(word[2], rule)      ? "bytes must be N, N- or N-M, with K or M"
+            : !ol__range(word[2], rule)      ? "bytes must be N (from 1), N- or N-M, with K or M"
             : mode <= 0                      ? "mode must be software, sync or async"
             : full < 0                       ? "when-full must be -, software, wait or fail"
             : strlen(word[4]) > 15           ? "a backend's name has at most 15 characters"
@@ -4108,12 +4111,15 @@ static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
         if (lane->backend->cancel && loop->forks == ol__forks) (void)lane->backend->cancel(lane->channel.self, op);
         return;
     }
-    if (op->state_ == OL__STAGED && ol__unlink(&line->staged, ol__item_op(op)))
+    if (op->state_ != OL__STAGED && op->state_ != OL__PARKED) return;
+    const int staged = op->state_ == OL__STAGED;
+    const int there = ol__unlink(staged ? &line->staged : &line->parked, ol__item_op(op));
+    OL__CHECK(there, "an operation that its line doesn't know");
+    (void)there;
+    if (staged)
         line->in_flight--;
-    else if (op->state_ == OL__PARKED && ol__unlink(&line->parked, ol__item_op(op)))
-        line->parked_n--;
     else
-        return;
+        line->parked_n--;
     op->result = -ECANCELED;
     ol__op_finish(loop, op);
 }
@@ -4351,6 +4357,7 @@ OL_API int ol_pread(ol_co *co, ol_op *op, int file, void *buf, size_t len, int64
     if (!ol__await_enter(co)) return ol__give(co, 1);
     if (!op) return ol__co_situation(co, OL__E_NOT_PREPARED);
     if (len && !buf) return ol__co_situation(co, OL__E_OP_BUFFER);
+    if (offset < 0) return ol__co_fail(co, OL__E_SYSTEM, -EINVAL); /* to preadv2 -1 means something else */
     ol__prep(op, OL_OP_FILE, NULL, len, buf, len);
     op->u.file.fd = file;
     op->u.file.offset = offset;
@@ -4485,7 +4492,7 @@ static void ol__worker_pass_on(ol__worker *w) {
     w->woken = 0;
     for (uint32_t i = 0; i < channels; i++) {
         ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[i], OL_SYS_RELAXED);
-        for (uint32_t which = 0; c && which < 4; which++) left[which & OL__CALLS] |= ol__ring_size(&c->ring[which]);
+        for (uint32_t which = 0; which < 4; which++) left[which & OL__CALLS] |= ol__ring_size(&c->ring[which]);
     }
     if (left[0]) ol__pool_wake(w->pool, 0);
     if (left[1]) ol__pool_wake(w->pool, 1);
@@ -4510,14 +4517,14 @@ static uint32_t ol__worker_ring(ol__worker *w, ol__pool_channel *c, uint32_t whi
     return (uint32_t)n;
 }
 
-/* The rings of one number, of all loops. */
+/* The rings of one number, of all loops; of batch work one at a time, so that what is urgent is looked for again. */
 static uint32_t ol__worker_rings(ol__worker *w, uint32_t which) {
     const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
     uint32_t ran = 0;
-    for (uint32_t i = 0; i < channels; i++) {
+    for (uint32_t i = 0; i < channels && !(ran && (which & OL__OF_BATCH)); i++) {
         if (++w->next >= channels) w->next = 0;
         ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[w->next], OL_SYS_RELAXED);
-        if (c) ran += ol__worker_ring(w, c, which);
+        ran += ol__worker_ring(w, c, which);
     }
     return ran;
 }
@@ -4537,7 +4544,7 @@ static int ol__worker_sees_work(ol__worker *w) {
     const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
     for (uint32_t i = 0; i < channels; i++) {
         ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[i], OL_SYS_RELAXED);
-        for (uint32_t which = 0; c && which < 4; which++)
+        for (uint32_t which = 0; which < 4; which++)
             if ((ol__worker_takes_calls(w) || !(which & OL__CALLS)) && ol__ring_size(&c->ring[which])) return 1;
     }
     return 0;
@@ -5084,9 +5091,10 @@ static int ol__after_fork(ol_loop *loop) {
         if ((loop->slot[fd].flags & OL__OPEN) && ol__is_one_of((int)fd, fresh)) ol__slot_lost(loop, fd);
     }
     OL_SYS_CLOSE(loop->ep);
-    OL_SYS_CLOSE(loop->notify.eventfd);
+    if (loop->eventfd_before >= 0) OL_SYS_CLOSE(loop->eventfd_before);
     if (loop->timerfd >= 0) OL_SYS_CLOSE(loop->timerfd);
     loop->ep = fresh[0];
+    loop->eventfd_before = loop->notify.eventfd; /* a post that is under way elsewhere may still write to it */
     loop->notify.eventfd = fresh[1];
     loop->timerfd = fresh[2];
     loop->armed = OL_NEVER;
@@ -5208,13 +5216,13 @@ static void ol__loop_free(ol_loop *loop) {
     while (loop->heap_n) ol__heap_remove(loop, loop->heap_n); /* the application's timers can be started elsewhere, */
     for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) ol__timers_forget(&loop->ready[cls]); /* those due, too */
     for (uint32_t i = 1; i < loop->used_parts; i++) ol__timers_forget(&loop->part[i].waiting);
-    while (loop->locks) ol__lock_drop(loop, loop->locks);
     for (uint32_t fd = 0; fd < loop->slots; fd++)
         if (loop->slot[fd].flags & (OL__OPEN | OL__CLOSING)) OL_SYS_CLOSE((int)fd);
     for (uint32_t i = 1; i < loop->lanes; i++) loop->lane[i].backend->close(loop->lane[i].channel.self);
     if (loop->uses_default_pool) ol__shared_put();
     if (loop->ep >= 0) OL_SYS_CLOSE(loop->ep);
     if (loop->notify.eventfd >= 0) OL_SYS_CLOSE(loop->notify.eventfd);
+    if (loop->eventfd_before >= 0) OL_SYS_CLOSE(loop->eventfd_before);
     if (loop->timerfd >= 0) OL_SYS_CLOSE(loop->timerfd);
     ol_exec_destroy(loop->exec);
     OL_SYS_FREE(loop->slot);
@@ -5296,7 +5304,7 @@ static int ol__loop_init(ol_loop *loop) {
     ol_policy policy;
     /* handles of one loop are rarely those of another, so that a mistake shows */
     loop->gen_seed = (OL_SYS_ADD(&loops, 1u, OL_SYS_RELAXED) * 0x9e3779b1u >> 1 & 0x3fffffff) | 1;
-    loop->notify.eventfd = loop->timerfd = -1;
+    loop->notify.eventfd = loop->eventfd_before = loop->timerfd = -1;
     loop->used_parts = 1;
     loop->posts = OL__LIST_END;
     loop->ep = OL_SYS_EPOLL_CREATE();

@@ -368,6 +368,8 @@ TestSuite(arguments, .timeout = 60);
     X(EINVAL, "function is NULL", ol_submit(w.loop, &w.op, NULL))                                                      \
     X(EINVAL, "ol_prep", ol_submit(w.loop, NULL, never_done))                                                          \
     X(EINVAL, "ol_prep", ol_submit(w.loop, &w.garbage, never_done))                                                    \
+    X(EINVAL, "ol_prep", ol_submit(w.loop, left_by_pread(), never_done))                                               \
+    X(EINVAL, "ol_prep", ol_op_exec(w.exec, left_by_pread()))                                                          \
     X(EBUSY, "until its await returns", ol_submit(w.loop, &w.out, never_done))                                         \
     X(EINVAL, "not in flight", ol_op_cancel(NULL, &w.out))                                                             \
     X(EINVAL, "not in flight", ol_op_cancel(w.loop, NULL))                                                             \
@@ -382,6 +384,9 @@ TestSuite(arguments, .timeout = 60);
     X(EINVAL, "backend", ol_threads_destroy(NULL))                                                                     \
     X(EINVAL, "backend", ol_threads_destroy(&w.backend))
 
+static ol_op *left_by_pread(void) { /* nobody prepares an operation of this kind but its await */
+    return ol__prep(&w.codec, OL_OP_FILE, NULL, 1, w.buf, 1);
+}
 #define ADDRESS (const struct sockaddr *)(const void *)&w.address
 
 static int64_t call(int row, const char **text, int *number, const char **word) {
@@ -544,6 +549,7 @@ Test(arguments, calls_from_inside) {
     X(EXDEV, "one loop's coroutines", ol_lock(co, &far_mutex))                                                         \
     X(EINVAL, "ol_prep", ol_run(co, NULL))                                                                             \
     X(EINVAL, "ol_prep", ol_run(co, &w.garbage))                                                                       \
+    X(EINVAL, "ol_prep", ol_run(co, left_by_pread()))                                                                  \
     X(EBUSY, "until its await returns", ol_run(co, &w.out))                                                            \
     X(EINVAL, "ol_prep", ol_open(co, NULL, AT_FDCWD, "/", O_RDONLY, 0, 0))                                             \
     X(EFAULT, "address is invalid", ol_open(co, &w.op, AT_FDCWD, NULL, O_RDONLY, 0, 0))                                \
@@ -553,7 +559,8 @@ Test(arguments, calls_from_inside) {
     X(EINVAL, "ol_prep", ol_pread(co, NULL, w.regular, w.buf, 1, 0))                                                   \
     X(EINVAL, "src is NULL", ol_pread(co, &w.op, w.regular, NULL, 1, 0))                                               \
     X(EBADF, "strerror", ol_pread(co, &w.op, -1, w.buf, 1, 0))                                                         \
-    X(EINVAL, "strerror", ol_pread(co, &w.op, w.regular, w.buf, 1, -2))
+    X(EINVAL, "strerror", ol_pread(co, &w.op, w.regular, w.buf, 1, -2))                                                \
+    X(EINVAL, "strerror", ol_pread(co, &w.op, w.regular, w.buf, 1, -1)) /* not "where it stands" */
 
 static int await_row(ol_co *co, int row, const char **text, int *number, const char **word) {
     int i = 0;

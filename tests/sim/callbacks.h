@@ -226,7 +226,7 @@ static void callbacks_after_step(int loop) {
     for (i = 0; i < TIMERS; i++) {
         clock_timer *t = &w.timer[loop][i];
         if (t->state == T_RUNNING && t->due > sim.now) t->since = now;
-        else place_after_step(&t->stand, now);
+        else if (t->surely_due <= w.entered) place_after_step(&t->stand, now);
     }
     for (i = 0; i < NODES; i++)
         if (w.notes[i].loop == loop) place_after_step(&w.notes[i].stand, now);

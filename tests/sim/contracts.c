@@ -1336,6 +1336,27 @@ static void deadline_never_fires_early_and_fires_when_due(void) {
     close_loop();
 }
 
+static void deadline_that_cannot_be_set_leaves_the_old_one(void) {
+    actor a;
+    wire w;
+    char buf[8];
+    plain_loop();
+    wire_open(&w, 64, K_STREAMS);
+    memset(&a, 0, sizeof a);
+    step_add(&a, READ, &w.fd, buf, 8);
+    play(&a, w.fd, 0);
+    turns(1);
+    EQUAL(ol_deadline(&a.co, 0), 0); /* has passed */
+    sim.faults.enomem = 1000;
+    EQUAL(ol_deadline(&a.co, SEC), -ENOMEM);
+    sim.faults.enomem = 0;
+    run();
+    EQUAL(a.r[0], -ETIMEDOUT);
+    CHECK(a.at[0] < 1 * SEC + MS); /* the clock began at 1 s */
+    wire_close(&w);
+    close_loop();
+}
+
 static void deadline_can_be_put_off_brought_forward_and_removed(void) {
     actor a;
     plain_loop();
@@ -2845,6 +2866,7 @@ static const struct test {
     T(deadline_of_an_operation_stops_it_or_gives_its_true_result),
     T(deadline_an_operations_own_timeout_is_its_alone),
     T(deadline_never_fires_early_and_fires_when_due),
+    T(deadline_that_cannot_be_set_leaves_the_old_one),
     T(deadline_can_be_put_off_brought_forward_and_removed),
     T(operations_done_is_never_called_from_submit),
     T(operations_unprepared_or_garbage_ones_are_refused),

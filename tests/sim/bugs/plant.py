@@ -151,6 +151,18 @@ bug("close_forgets_waiter", "who waits for an fd is not told that another one cl
     """        slot->wait[dir] = NULL;
 """)
 
+bug("closed_as_stale", "who waits for an fd that another one closes is told that its handle was never good",
+    """    if (!s) return ol__co_situation(co, *resumed ? OL__E_CLOSED : OL__E_STALE); /* during the wait, or before it */
+""",
+    """    if (!s) return ol__co_situation(co, OL__E_STALE);
+""")
+
+bug("closed_as_stale", "who waits for an fd that another one closes is told that its handle was never good",
+    """    if (!s) return ol__co_situation(co, *resumed ? OL__E_CLOSED : OL__E_STALE); /* during the wait, or before it */
+""",
+    """    if (!s) return ol__co_situation(co, OL__E_STALE);
+""")
+
 bug("close_too_early", "close(2) comes while operations of the partition are under way",
     """    if (loop->part[index].ops) {
         const int shared""",
@@ -158,9 +170,9 @@ bug("close_too_early", "close(2) comes while operations of the partition are und
         const int shared""")
 
 bug("close_waits_for_ever", "close(2) never follows the last operation",
-    """    if (!part->closing || part->ops || !index) return;
+    """    if (!part->closing || part->ops) return;
 """,
-    """    if (part->closing || part->ops || !index) return;
+    """    if (part->closing || part->ops) return;
 """)
 
 bug("close_cancels_nothing", "operations of a closed fd get no request to stop",
@@ -228,6 +240,30 @@ bug("handler_not_gated", "a handler is called while a root lives in its partitio
     if (ol__held""",
     """    if (slot->handler->state_ || !ol__handler_ready(slot)) return;
     if ((loop->part[slot->part].holder & OL__KIND) == OL__CO && loop->part[slot->part].holder) {
+        slot->handler->state_ = OL__ADMITTED;
+        ol__ready_push(loop, slot->cls, ol__item_handler(slot->handler));
+        return;
+    }
+    if (!ol__line_up(loop, slot)) return;
+    if (ol__held""")
+
+bug("withheld_one_way", "a handler is called for writing while its partition is held",
+    """    if (!ol__line_up(loop, slot)) return;
+    if (ol__held""",
+    """    if (slot->handler->state_ || !ol__handler_ready(slot)) return;
+    if ((slot->bits & slot->handler->events & OL__WRITE) && ol__held(&loop->part[slot->part])) {
+        slot->handler->state_ = OL__ADMITTED;
+        ol__ready_push(loop, slot->cls, ol__item_handler(slot->handler));
+        return;
+    }
+    if (!ol__line_up(loop, slot)) return;
+    if (ol__held""")
+
+bug("withheld_one_way", "a handler is called for writing while its partition is held",
+    """    if (!ol__line_up(loop, slot)) return;
+    if (ol__held""",
+    """    if (slot->handler->state_ || !ol__handler_ready(slot)) return;
+    if ((slot->bits & slot->handler->events & OL__WRITE) && ol__held(&loop->part[slot->part])) {
         slot->handler->state_ = OL__ADMITTED;
         ol__ready_push(loop, slot->cls, ol__item_handler(slot->handler));
         return;
@@ -606,11 +642,11 @@ bug("timeout_abandons", "an operation's timeout completes it although a backend 
 
 bug("cancel_loses", "an operation that is cancelled while it waits for room never completes",
     """        line->parked_n--;
-    else
-        return;
+    op->result = -ECANCELED;
 """,
     """        line->parked_n--, op->state_ = OL__BACKEND;
-    if (op->state_ != OL__STAGED) return;
+    if (!staged) return;
+    op->result = -ECANCELED;
 """)
 
 bug("parked_for_ever", "operations that waited for room are never submitted",
@@ -632,6 +668,48 @@ bug("refused_dropped", "what a backend doesn't take of a burst is lost",
 """,
     """            if (!q->tail) q->tail = q->head;
             if (i == n - 1 && n > 1 && k > 0) q->head = ol__item_next(q->head);
+""")
+
+bug("failed_dropped", "what waits for a backend that fails is lost",
+    """                ol__op_software(loop, op, OL_WHY_FAILED);
+                ol__op_finish(loop, op);
+""",
+    """                (void)op;
+""")
+
+bug("fallback_silent", "an operation that runs on the spot for lack of room doesn't say so",
+    """        ol__op_software(loop, op, OL_WHY_FULL);
+        return 1;
+""",
+    """        ol__op_software(loop, op, OL_WHY_RULE);
+        return 1;
+""")
+
+bug("lines_shared", "batch operations take the room of latency-critical ones",
+    """    return call + (ol__op_class(op) == OL_LATENCY ? 0 : OL__OF_BATCH);
+""",
+    """    return call;
+""")
+
+bug("failed_dropped", "what waits for a backend that fails is lost",
+    """                ol__op_software(loop, op, OL_WHY_FAILED);
+                ol__op_finish(loop, op);
+""",
+    """                (void)op;
+""")
+
+bug("fallback_silent", "an operation that runs on the spot for lack of room doesn't say so",
+    """        ol__op_software(loop, op, OL_WHY_FULL);
+        return 1;
+""",
+    """        ol__op_software(loop, op, OL_WHY_RULE);
+        return 1;
+""")
+
+bug("lines_shared", "batch operations take the room of latency-critical ones",
+    """    return call + (ol__op_class(op) == OL_LATENCY ? 0 : OL__OF_BATCH);
+""",
+    """    return call;
 """)
 
 bug("overtaken", "what a backend doesn't take of a burst goes back in the wrong order",
