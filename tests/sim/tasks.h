@@ -223,6 +223,10 @@ static void task_full(const task *t) {
     const int least = policy_full(t) == OL_FULL_FAIL ? 1 : (int)w.desc[t->loop].park_max;
     CHECK("policy", (int)task_crowd(t, t->op.where) >= least);
 }
+/* It has run on the spot for lack of room: others of its class and sort have it. */
+static void task_crowded_out(const task *t) {
+    if (t->op.why == OL_WHY_FULL) CHECK("policy", task_crowd(t, policy_lane(t->rule.backend)) > 0);
+}
 
 /* ol_run: it suspends, or comes back within the bound of a synchronous wait. */
 static int await_run(ol_co *co, task *t) {
@@ -232,6 +236,7 @@ static int await_run(ol_co *co, task *t) {
     if (why == OL_WHY_SYNC_BOUND) CHECK("policy", pending && took >= bound);
     if (why == OL_WHY_SYNC_BOUND || (t->op.where && t->op.mode == OL_SYNC))
         CHECK("policy", took - (w.computed - computed) <= bound + SPIN_SLACK); /* but for what it runs for others */
+    task_crowded_out(t);
     if (pending && !woken((root *)(void *)co)) task_parks(t);
     else if (co->result == -EAGAIN) task_full(t);
     return pending;
@@ -344,6 +349,7 @@ static void task_submit(int loop, partition *p) {
     if (r == 0) {
         COUNT(OP_CALLBACK);
         task_parks(t);
+        task_crowded_out(t);
         if (k_below(8) == 0) {
             CHECK("error", ol_submit(w.loop[loop], &t->op, task_done) == -EBUSY);
             COUNT(OP_BUSY);

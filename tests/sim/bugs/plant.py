@@ -17,7 +17,6 @@ BUGS = []
 def bug(name, what, find, instead):
     BUGS.append((name, what, find, instead))
 
-
 # ---- events and readiness
 
 bug("stale_event", "an event of an fd's earlier generation is taken for the new one's",
@@ -157,12 +156,6 @@ bug("closed_as_stale", "who waits for an fd that another one closes is told that
     """    if (!s) return ol__co_situation(co, OL__E_STALE);
 """)
 
-bug("closed_as_stale", "who waits for an fd that another one closes is told that its handle was never good",
-    """    if (!s) return ol__co_situation(co, *resumed ? OL__E_CLOSED : OL__E_STALE); /* during the wait, or before it */
-""",
-    """    if (!s) return ol__co_situation(co, OL__E_STALE);
-""")
-
 bug("close_too_early", "close(2) comes while operations of the partition are under way",
     """    if (loop->part[index].ops) {
         const int shared""",
@@ -240,18 +233,6 @@ bug("handler_not_gated", "a handler is called while a root lives in its partitio
     if (ol__held""",
     """    if (slot->handler->state_ || !ol__handler_ready(slot)) return;
     if ((loop->part[slot->part].holder & OL__KIND) == OL__CO && loop->part[slot->part].holder) {
-        slot->handler->state_ = OL__ADMITTED;
-        ol__ready_push(loop, slot->cls, ol__item_handler(slot->handler));
-        return;
-    }
-    if (!ol__line_up(loop, slot)) return;
-    if (ol__held""")
-
-bug("withheld_one_way", "a handler is called for writing while its partition is held",
-    """    if (!ol__line_up(loop, slot)) return;
-    if (ol__held""",
-    """    if (slot->handler->state_ || !ol__handler_ready(slot)) return;
-    if ((slot->bits & slot->handler->events & OL__WRITE) && ol__held(&loop->part[slot->part])) {
         slot->handler->state_ = OL__ADMITTED;
         ol__ready_push(loop, slot->cls, ol__item_handler(slot->handler));
         return;
@@ -691,27 +672,6 @@ bug("lines_shared", "batch operations take the room of latency-critical ones",
     """    return call;
 """)
 
-bug("failed_dropped", "what waits for a backend that fails is lost",
-    """                ol__op_software(loop, op, OL_WHY_FAILED);
-                ol__op_finish(loop, op);
-""",
-    """                (void)op;
-""")
-
-bug("fallback_silent", "an operation that runs on the spot for lack of room doesn't say so",
-    """        ol__op_software(loop, op, OL_WHY_FULL);
-        return 1;
-""",
-    """        ol__op_software(loop, op, OL_WHY_RULE);
-        return 1;
-""")
-
-bug("lines_shared", "batch operations take the room of latency-critical ones",
-    """    return call + (ol__op_class(op) == OL_LATENCY ? 0 : OL__OF_BATCH);
-""",
-    """    return call;
-""")
-
 bug("overtaken", "what a backend doesn't take of a burst goes back in the wrong order",
     """        for (int i = n; i-- > (k > 0 ? k : 0);) {
 """,
@@ -915,7 +875,6 @@ bug("fork_shares_epoll", "the child of a fork changes the registrations of its p
     fresh[0] = OL_SYS_EPOLL_CREATE();
 """)
 
-
 bug("fork_forgets_fds", "the child of a fork doesn't register what it has inherited",
     """        if ((loop->slot[fd].flags & (OL__OPEN | OL__GUEST)) == OL__OPEN && !ol__is_one_of((int)fd, fresh) &&
 """,
@@ -940,6 +899,7 @@ bug("fork_without_timer", "a guest's timerfd is the parent's in the child of a f
 """,
     """    if (fresh[2] >= 0 && loop->timerfd < 0) loop->timerfd = fresh[2];
 """)
+
 
 def plant(text, chosen):
     """The text with the bug in it; chosen None: none of them, all are only looked for."""
