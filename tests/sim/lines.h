@@ -249,17 +249,28 @@ static int waits_end(root *r) {
 
 /* Takes note of all who have been woken since the program was last asked. A join moves a line of others who join: they
    wait for other coroutines then, and nobody else looks whether that closes a circle. */
-static void settle(void) {
+static int gives_up(const root *r) { /* it waited, and a join has closed a circle */
+    return (r->co.frame.bits & OL__CO_DONE) && r->co.result == -EDEADLK && r->waits != WAITS_CHILD;
+}
+static int settle_those(int that_give_up) {
     int i, joined = 0;
     for (i = 0; i < w.nwaiting;) {
         root *r = w.waiting[i];
-        if (!woken(r)) {
+        if (!woken(r) || gives_up(r) != that_give_up) {
             i++;
             continue;
         }
         joined |= waits_end(r);
         memmove(&w.waiting[i], &w.waiting[i + 1], (size_t)(--w.nwaiting - i) * sizeof w.waiting[0]);
     }
+    return joined;
+}
+static void settle(void) {
+    int i, joined = settle_those(0);
+    for (i = 0; i < w.nwaiting; i++)
+        if (gives_up(w.waiting[i]) && !in_circle(w.waiting[i]))
+            k_fail("deadlock", "%d gives up, and there is no circle", w.waiting[i]->id);
+    settle_those(1);
     for (i = 0; joined && i < w.nwaiting; i++)
         if (in_circle(w.waiting[i]))
             k_fail("deadlock", "%d waits in a circle that a join has closed", w.waiting[i]->id);
