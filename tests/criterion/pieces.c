@@ -112,6 +112,27 @@ Test(pieces, sizes_about_each_boundary_raw) { sizes(OL_RAW); }
 Test(pieces, sizes_about_each_boundary_zlib) { sizes(OL_ZLIB); }
 Test(pieces, sizes_about_each_boundary_gzip) { sizes(OL_GZIP); }
 
+/* One byte, a thousand times as long as its compressed form: ISA-L has taken all of a piece before it has given half. */
+Test(pieces, output_that_is_much_longer_than_its_input) {
+    const uint64_t n = 3 << 20;
+    uint8_t *in = malloc(n), *out = malloc(n), *z = malloc(n);
+    ol_op op;
+    memset(in, 'x', n);
+    for (int format = OL_RAW; format <= OL_GZIP; format++)
+        for (int i = 0; i < 5; i++) {
+            ol_prep_deflate(&op, format, z, n, in, n)->level = (uint8_t)levels[i];
+            const int64_t k = ol_op_exec(x, &op);
+            cr_assert(k > 1000 && k < 100000, "level %d: %d", levels[i], (int)k);
+            memset(out, 0, n);
+            cr_assert_eq(ol_op_exec(x, ol_prep_inflate(&op, format, out, n, z, (uint64_t)k)), (int64_t)n, "%s",
+                         ol_op_error(&op));
+            cr_assert(op.used == (uint64_t)k && memcmp(in, out, n) == 0);
+        }
+    free(in);
+    free(out);
+    free(z);
+}
+
 Test(pieces, each_level_may_come_first_in_a_context) {
     fill(2);
     for (int i = 0; i < 5; i++) {

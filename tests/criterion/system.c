@@ -212,6 +212,12 @@ typedef struct probe {
 static struct sockaddr_in address;
 static ol_fd listener_of(ol_loop *loop, int clients, int *client);
 static void accepts_once(ol_co *co);
+static int turn_of_other;
+static void takes_turns(ol_co *co) {
+    OL_BEGIN(co);
+    turn_of_other++;
+    OL_END(co);
+}
 static int finished;
 static void finish(ol_loop *loop, ol_op *op) { (void)loop, (void)op, finished++; }
 static int64_t five(void *arg) {
@@ -541,6 +547,26 @@ Test(system, a_connection_that_is_gone_before_it_is_accepted_does_not_hide_the_n
     for (int i = 0; i < 10; i++) close(client[i]);
 }
 
+Test(system, many_that_are_gone_do_not_hold_up_the_others) {
+    ol_loop *loop = make(NULL);
+    static probe p;
+    static ol_co other;
+    int client[1];
+    p.fd = listener_of(loop, 1, client);
+    loop->desc.budget = 4;
+    accepts.next = gone;
+    cr_assert_eq(ol_loop_step(loop, 0), 0); /* its event */
+    cr_assert_eq(ol_spawn(loop, &p.co, accepts_once, p.fd, 0), 0);
+    cr_assert_eq(ol_spawn(loop, &other, takes_turns, 0, 0), 0);
+    while (!turn_of_other) cr_assert_eq(ol_loop_step(loop, 0), 1);
+    cr_assert(p.r[0] == 0 && accepts.calls < 9, "it went on without end");
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_gt(p.r[0], 0);
+    cr_assert_eq(accepts.calls, 10);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(client[0]);
+}
+
 Test(system, an_accept_that_fails_otherwise_says_why_and_the_listener_goes_on) {
     ol_loop *loop = make(NULL);
     static probe p;
@@ -637,6 +663,7 @@ Test(system, a_connect_that_is_interrupted_is_under_way) {
         cr_assert_eq(p.r[0], 0, "%s: %s", strerror(interrupted[i]), p.text[0]);
         cr_assert_eq(p.r[1], 1);
         connects = NULL;
+        cr_assert_eq(ol_loop_step(loop, 0), 0);
         const int64_t peer = ol_try_accept(loop, fd);
         cr_assert_gt(peer, 0);
         cr_assert_eq(ol_close(loop, (ol_fd)peer), 0);
@@ -648,6 +675,30 @@ Test(system, a_connect_that_is_interrupted_is_under_way) {
     cr_assert_eq(ol_loop_run(loop), 0);
     cr_assert_eq(refused.r[0], -ECONNREFUSED);
     cr_assert_not_null(strstr(refused.text[0], "nothing listens"));
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+static struct sockaddr_un local;
+static void connects_locally(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    cr_assert_eq(ol_socket(co, AF_UNIX, SOCK_STREAM, 0, &p->fd), 0);
+    errno = ENOENT; /* of an earlier call */
+    OL_AWAIT(p->r[0], ol_connect(co, p->fd, (struct sockaddr *)&local, sizeof local));
+    OL_AWAIT(p->r[1], ol_write(co, p->fd, "x", 1));
+    OL_END(co);
+}
+Test(system, a_connect_that_is_done_at_once) {
+    ol_loop *loop = make(NULL);
+    static probe p;
+    ol_fd fd = 0;
+    local.sun_family = AF_UNIX; /* an abstract name, unix(7) */
+    snprintf(local.sun_path + 1, sizeof local.sun_path - 1, "offload-test-%d", (int)getpid());
+    cr_assert_eq(ol_listen(loop, (struct sockaddr *)&local, sizeof local, 1, 0, 0, &fd), 0, "%s", ol_error());
+    cr_assert_eq(ol_spawn(loop, &p.co, connects_locally, 0, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert(p.r[0] == 0 && p.r[1] == 1, "%d", (int)p.r[0]);
+    cr_assert_eq(ol_loop_step(loop, 0), 0); /* the listener's event */
+    cr_assert_gt(ol_try_accept(loop, fd), 0);
     cr_assert_eq(ol_loop_destroy(loop), 0);
 }
 Test(system, a_connect_whose_outcome_cannot_be_asked_for_has_failed) {
@@ -680,6 +731,7 @@ Test(system, a_connect_for_which_no_budget_was_left_is_made_in_the_next_turn) {
     cr_assert_eq(ol_loop_run(loop), 0);
     cr_assert_eq(p.r[1], 0x352441c2);
     cr_assert_eq(p.r[0], 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 0);
     cr_assert_gt(ol_try_accept(loop, fd), 0, "it was not made");
     cr_assert_eq(ol_loop_destroy(loop), 0);
 }
@@ -912,6 +964,7 @@ Test(system, a_directory_is_opened_on_the_spot_a_socket_is_refused_by_the_operat
     cr_assert(fstat((int)p->r[0], &st) == 0 && S_ISDIR(st.st_mode));
     cr_assert(p->op.why == OL_WHY_CACHE || opens2.calls == 1, "%s", ol_op_why(&p->op));
     cr_assert_eq(fcntl((int)p->r[0], F_GETFL) & O_NONBLOCK, 0);
+    const int cached = p->op.why == OL_WHY_CACHE;
     close((int)p->r[0]);
     p = open_it(loop, "socket", O_RDONLY, 0);
     cr_assert_eq(p->r[0], -ENXIO);
@@ -923,6 +976,7 @@ Test(system, a_directory_is_opened_on_the_spot_a_socket_is_refused_by_the_operat
     p = open_it(loop, "/dev/null", O_RDONLY | O_NONBLOCK, 0); /* this one can't */
     cr_assert_geq(p->r[0], 0);
     cr_assert(fcntl((int)p->r[0], F_GETFL) & O_NONBLOCK);
+    cr_assert(!cached || p->op.why == OL_WHY_CACHE);
     close((int)p->r[0]);
     remove_tree();
     cr_assert_eq(ol_loop_destroy(loop), 0);
@@ -982,6 +1036,7 @@ static void a_read(const int *cached, const int *plain, int64_t want, uint8_t wh
     p.file = openat(dir, "file", O_RDONLY | O_CLOEXEC);
     reads_cached.next = cached;
     reads.next = plain;
+    errno = EAGAIN; /* of an earlier call */
     const probe *q = run_on(loop, reads_once, p);
     cr_assert_eq(q->r[0], want, "%lld: %s", (long long)q->r[0], q->text[0]);
     if (want > 0) cr_assert(memcmp(q->buf, "23456789", 8) == 0);
@@ -1013,12 +1068,6 @@ Test(system, an_end_that_cannot_be_checked_is_none) {
 
 /* ---- what an operation on the spot costs: the coroutine goes on only within its budget */
 
-static int turn_of_other;
-static void takes_turns(ol_co *co) {
-    OL_BEGIN(co);
-    turn_of_other++;
-    OL_END(co);
-}
 enum { LARGE = 4 << 20 };
 static void deflates_twice(ol_co *co) {
     probe *p = OL_SELF(co, probe, co);
