@@ -83,6 +83,7 @@ static partition *callback_enter(int loop, fdrec *f, place *t) {
     sim.progress++;
     if (!gated) {
         CHECK("gate", !f || f->closed);
+        CHECK("gate", !t->part || t->hi == NOT_YET); /* once in line, it has its turn there, closed or not */
         place_leave(t);
         return NULL;
     }
