@@ -123,11 +123,11 @@ int main(int argc, char **argv) {
     const int port = port_of(argc, argv);
     if (port < 0) return 2;
     if (ol_loop_create(&server.loop, NULL) != 0) return fail("cannot create a loop");
+    server.stop.fn = stop;
+    signal(SIGTERM, on_signal); /* before anybody is told the port */
+    signal(SIGINT, on_signal);
     if (listen_on(port) != 0) return fail("cannot listen");
     if (ol_spawn(server.loop, &server.acceptor, acceptor, server.listener, 0) != 0) return fail("cannot start");
-    server.stop.fn = stop;
-    signal(SIGTERM, on_signal);
-    signal(SIGINT, on_signal);
 
     if (ol_loop_run(server.loop) != 0) return fail("the loop failed");
 
