@@ -245,12 +245,12 @@ static int maybe_held(const partition *p) {
     return 0;
 }
 
-/* The round before began at this time: each timer that names no fd and was due then has been called. */
-static void timers_in_time(int loop, int64_t began) {
+/* After a round: each timer that names no fd and was due at its beginning has been called. */
+static void timers_in_time(int loop) {
     int i;
     for (i = 0; i < TIMERS; i++)
         if (!w.timer[loop][i].f && w.timer[loop][i].state == T_RUNNING)
-            CHECK("time", w.timer[loop][i].surely_due > began);
+            CHECK("time", w.timer[loop][i].surely_due > w.entered);
 }
 
 /* Is a timer or a post left that the loop must still run? */

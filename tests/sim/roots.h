@@ -207,13 +207,13 @@ static int await_sleep(ol_co *co, int64_t ns) {
     r->sleeps = pending && !woken(r);
     return pending;
 }
-/* The round before began at this time: who was to wake up by then has been woken. */
-static void sleepers_in_time(int loop, int64_t began) {
+/* After a round: who was to wake up before its beginning has been woken. */
+static void sleepers_in_time(int loop) {
     int i;
     for (i = 0; i < w.nroots; i++) {
         const root *r = w.roots[i];
-        if (r->loop != loop || !r->sleeps || r->sleeps_since + 1 >= w.steps[loop]) continue;
-        if (r->sleeps_until <= began) CHECK("time", woken(r));
+        if (r->loop != loop || !r->sleeps || r->sleeps_since >= w.steps[loop]) continue;
+        if (r->sleeps_until <= w.entered) CHECK("time", woken(r));
     }
 }
 

@@ -27,8 +27,8 @@
      resume      never from inside another coroutine or its own await
      error       each negative result has its cause: closed, cancelled, timed out, faulty, no memory, no fd, forked; and a
                  text (checker "text")
-     time        sleeps, deadlines and timers never early, and not late beyond a bound: sleeps, and timers without an fd, by
-                 one round; the loop's time never goes back
+     time        sleeps, deadlines and timers never early, and not late beyond a bound: sleeps, and timers without an fd, end
+                 in the first round that begins when they are due; the loop's time never goes back
      order       a backend gets the operations of a class and sort in the order of their submission
      class       latency before batch, batch after at most latency_run, across callbacks, too
      policy      an operation runs where the rule in force says, or for a reason that holds; text and struct agree; a
@@ -373,7 +373,8 @@ static int calm(void) {
 static void sleep_is_bounded(int loop, int64_t ns) {
     int i;
     if (ns < 0) ns = K_NEVER;
-    if (w.refused[loop] && ns > MS) k_fail("lost wake-up", "sleeps without a thought of what a backend has refused");
+    if (w.refused[loop] && ns > MS + US)
+        k_fail("lost wake-up", "sleeps without a thought of what a backend has refused");
     for (i = 0; i < w.ndevs * DEV_CHANNELS; i++) {
         const dev *d = &w.device[i / DEV_CHANNELS];
         const dev_channel *c = &d->channel[i % DEV_CHANNELS];
@@ -381,7 +382,7 @@ static void sleep_is_bounded(int loop, int64_t ns) {
         if ((d->p.flags & OL_CHANNEL_NOTIFIES) || !c->open || !c->held || c->notify != &w.loop[loop]->notify) continue;
         due = d->backend.next_ns ? dev_least_due(c) : K_NEVER;
         if (due != K_NEVER && due - w.entered > most) most = due - w.entered; /* it has said when */
-        CHECK("poll", ns <= most);
+        CHECK("poll", ns <= most + US); /* a timerfd is set a little later than its time is computed */
     }
 }
 /* Falls asleep, or goes on sleeping: then nothing that has been announced may be waiting, unless a thread has stalled:
@@ -443,8 +444,8 @@ static void step(int i, int64_t timeout) {
     if (fork_failed(i, r)) return;
     if (r < 0) k_fail("error", "ol_loop_step gave %d: %s", r, ol_error());
     if (i < LOOPS) callbacks_after_step(i);
-    if (i < LOOPS) timers_in_time(i, w.began[i]);
-    sleepers_in_time(i, w.began[i]);
+    if (i < LOOPS) timers_in_time(i);
+    sleepers_in_time(i);
     left = w.alive[i] || w.inflight[i] || (i < LOOPS && (callbacks_left(i) || handlers_left(i)));
     if (i < LOOPS && guests.is[i]) guest_stepped(i, left, r);
     sharing_sweep();
