@@ -4521,7 +4521,7 @@ static uint32_t ol__worker_ring(ol__worker *w, ol__pool_channel *c, uint32_t whi
 static uint32_t ol__worker_rings(ol__worker *w, uint32_t which) {
     const uint32_t channels = OL_SYS_LOAD(&w->pool->channels, OL_SYS_ACQUIRE);
     uint32_t ran = 0;
-    for (uint32_t i = 0; i < channels && !(ran && (which & OL__OF_BATCH)); i++) {
+    for (uint32_t i = 0; i < channels && (!ran || !(which & OL__OF_BATCH)); i++) {
         if (++w->next >= channels) w->next = 0;
         ol__pool_channel *c = OL_SYS_LOAD(&w->pool->channel[w->next], OL_SYS_RELAXED);
         ran += ol__worker_ring(w, c, which);

@@ -44,11 +44,12 @@ suites() {
         echo "sim/$b plain build/tests/$b"
         echo "sim/$b/isal plain build/tests/$b.isal"
     done
-    for f in tests/*/run.sh; do # areas with more than there is time for here: their quick form
+    for f in tests/*/run.sh tests/sim/bugs/run.sh; do # areas with more than there is time for here: their quick form
         b=$(basename "$(dirname "$f")")
+        [ "$b" != bugs ] || b=sim-bugs
         case $b in
         compile) echo "$b script $f" ;;
-        coverage | mutation | soak) ;;
+        mutation | soak) ;;
         *) echo "$b quick $f" ;;
         esac
     done

@@ -189,7 +189,7 @@ look() {
             missing "Relacy: relacy/relacy.hpp" relacy-dev relacy relacy
     fi
     wants fuzz && need_llvm fuzzer
-    wants coverage && need_llvm coverage
+    wants test coverage && need_llvm coverage
 }
 
 words() { # each word once, in order
