@@ -3330,13 +3330,16 @@ struct ol_exec {
 };
 
 OL_API ol_exec *ol_exec_create(void) { return (ol_exec *)ol__zalloc(sizeof(ol_exec)); }
-OL_API void ol_exec_destroy(ol_exec *exec) {
-    if (!exec) return;
+static void ol__exec_clear(ol_exec *exec) {
+    (void)exec;
 #if defined(OFFLOAD_ISAL)
     OL_SYS_FREE(exec->deflate);
     OL_SYS_FREE(exec->inflate);
     OL_SYS_FREE(exec->level_buffer);
 #endif
+}
+OL_API void ol_exec_destroy(ol_exec *exec) {
+    if (exec) ol__exec_clear(exec);
     OL_SYS_FREE(exec);
 }
 
@@ -4413,7 +4416,7 @@ typedef struct ol__worker {
     uint32_t woken; /* it has slept, and done nothing since */
     OL_SYS_ATOMIC(ol__pool_channel *) busy; /* the channel that it is completing to */
     OL_SYS_THREAD thread;
-    ol_exec *exec;
+    ol_exec exec;
     char pad[64];
 } ol__worker;
 
@@ -4470,8 +4473,7 @@ static void ol__pool_wake(ol__pool *pool, int calls) {
 /* Worker: runs one operation and returns it to its loop. From the moment it is on the stack the loop may finish with
    the channel and close it; `busy` keeps it until the notification is out. */
 static void ol__worker_run(ol__worker *w, ol__pool_channel *c, ol_op *op) {
-    if (!w->exec) w->exec = ol_exec_create();
-    op->result = ol__execute(w->exec, op);
+    op->result = ol__execute(&w->exec, op);
     OL_SYS_STORE(&w->busy, c, OL_SYS_RELAXED); /* published by the exchange below */
     ol_op *top = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
     do op->next_ = top;
@@ -4805,7 +4807,7 @@ OL_API int ol_threads_destroy(ol_backend *backend) {
         OL_SYS_FUTEX_WAKE(&pool->sleep[i].permits, INT_MAX);
     }
     for (uint32_t i = 0; i < started; i++) OL_SYS_THREAD_JOIN(pool->worker[i].thread);
-    for (uint32_t i = 0; i < OL__POOL_WORKERS; i++) ol_exec_destroy(pool->worker[i].exec); /* some may be a parent's */
+    for (uint32_t i = 0; i < OL__POOL_WORKERS; i++) ol__exec_clear(&pool->worker[i].exec); /* some may be a parent's */
     const uint32_t channels = OL_SYS_LOAD(&pool->channels, OL_SYS_RELAXED);
     for (uint32_t i = 0; i < channels; i++) ol__channel_free(OL_SYS_LOAD(&pool->channel[i], OL_SYS_RELAXED));
     OL_SYS_FREE(pool);

@@ -133,7 +133,7 @@ static void classes_join(partition *p) {
         if (r->part != p || r->ended) continue;
         CHECK("class", now == r->cls || (least && now >= least && now < r->cls));
         if (cls) CHECK("class", now <= cls);
-        r->raised = now != r->cls;
+        r->raised |= now != r->cls;
         r->cls = now;
     }
 }
