@@ -8,8 +8,9 @@ Changes: each condition of an if, a while, a for, a ?: and each operand of && an
 the other way round; == becomes != and the other way round; < becomes <=, <= becomes <, and so for > and >=.
 
 A mutant that doesn't compile, or whose object code is that of another mutant, doesn't count; nor does one whose code is
-that of the original, by gcc or by clang: a change that can't be seen, as n >= max for n > max in a minimum. The others are compiled into the simulator and run with some hundred seeds, then into the
-other programs until one fails: that kills it. A test that hangs or crashes has failed.
+that of the original, by gcc or by clang: a change that can't be seen, as n >= max for n > max in a minimum. The others
+are compiled into the simulator and run with some thousand seeds, then into the other programs until one fails: that
+kills it. A test that hangs or crashes has failed.
 
 What was found is kept in build/mutation, and the next run goes on from there, as long as offload.h and the tests are
 the same. Prints, by section, how many were killed and by what, then each survivor with its line and text; the same in
@@ -33,9 +34,10 @@ import time
 GOALS = {"killed": 95.0, "killed_by_simulation": 80.0}  # percent of the mutants that count
 SECTIONS = ["list", "ring", "coroutine", "partition", "gate", "roots", "lock", "fds", "guest", "op:impl",
             "backend:threads", "loop:impl"]
+THREADS = {"list", "ring", "backend:threads", "loop:impl"}  # what several threads run
 OUT = "build/mutation"
-CPU_SECONDS = 20  # for one program; a busy loop ends so. More if the original needs more
-WALL_SECONDS = 120  # for one program that sleeps for ever
+CPU_SECONDS = 6  # for one program; a busy loop ends so. More if the original needs more
+WALL_SECONDS = 40  # for one program that sleeps for ever
 MEMORY = 4 << 30
 
 TOKEN = re.compile(
@@ -209,20 +211,23 @@ def words_of(path):
 class Step:
     """A program that is built with the mutated header and run; or a script of the tests, run in a copy of them."""
 
-    def __init__(self, name, source=None, flags=(), args=(), script=None, simulation=False):
+    def __init__(self, name, source=None, flags=("-O0",), args=(), script=None, simulation=False, again=None,
+                 sections=None):
         self.name, self.source, self.flags, self.args = name, source, list(flags), list(args)
         self.script, self.simulation = script, simulation
+        self.again = again  # the program of the step with this name
+        self.sections = sections  # it can tell a mutant of these only; None: of all
         self.cpu, self.wall = CPU_SECONDS, WALL_SECONDS
 
     def build(self, work, log):
-        if self.script:
+        if self.script or self.again:
             return True
-        command = CC + ["-std=c11", "-O1", "-g0", "-w", "-I", work, "-I."] + [self.source, "-o", self.binary(work)] + \
+        command = CC + ["-std=c11", "-g0", "-w", "-I", work, "-I."] + [self.source, "-o", self.binary(work)] + \
             self.flags + words_of(self.source)
         return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log).returncode == 0
 
     def binary(self, work):
-        return os.path.join(work, self.name)
+        return os.path.join(work, self.again or self.name)
 
     def run(self, work, log):
         """Whether all tests passed."""
@@ -251,19 +256,23 @@ class Step:
 
 
 def steps(seeds):
-    asan = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    criterion = ["-Wl,--as-needed", "-lcriterion"]
-    sim, others = "tests/sim/sim.c", ["--first", str(seeds + 1), "--seeds", str(seeds)]
-    out = [Step("sim", sim, [], ["--seeds", str(seeds)], simulation=True),
-           Step("contracts", "tests/sim/contracts.c"),
-           Step("sim-asan", sim, asan, others, simulation=True)]
-    for kind, flags in (("plain", []), ("criterion", criterion)):
-        for name in sorted(os.listdir(os.path.join("tests", kind))):
-            if name.endswith(".c") and name != "codec.c":  # the sections above are not the codec's
-                out.append(Step("%s-%s" % (kind, name[:-2]), "tests/%s/%s" % (kind, name), asan + flags))
-    for area in ("torture", "model"):
-        if os.path.exists("tests/%s/run.sh" % area):
-            out.append(Step(area, script="tests/%s/run.sh" % area, args=["--quick"]))
+    asan = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    criterion = ["-O0", "-Wl,--as-needed", "-lcriterion"]
+    sim = "tests/sim/sim.c"
+
+    def some(first, n):
+        return ["--first", str(first), "--seeds", str(n)]
+    out = [Step("sim", sim, ["-O1"], some(1, seeds), simulation=True),
+           Step("sim-more", sim, ["-O1"], some(seeds + 1, 3 * seeds), simulation=True, again="sim"),
+           Step("contracts", "tests/sim/contracts.c")]
+    for name in sorted(os.listdir("tests/criterion")):
+        if name.endswith(".c") and name != "codec.c":  # the sections above are not the codec's
+            out.append(Step("criterion-" + name[:-2], "tests/criterion/" + name, criterion))
+    out += [Step("plain-threads", "tests/plain/threads.c", asan, sections=THREADS),
+            Step("sim-asan", sim, asan, some(1, seeds), simulation=True),
+            Step("lifetime-asan", "tests/criterion/lifetime.c", asan + ["-lcriterion"]),
+            Step("model", script="tests/model/run.sh", args=["--quick"], sections=THREADS),
+            Step("torture", script="tests/torture/run.sh", args=["--quick"])]
     return [s for s in out if s.script or os.path.exists(s.source)]
 
 
@@ -324,10 +333,12 @@ class Worker:
         with open(path, "rb") as f:
             return hashlib.sha256(f.read()).hexdigest()
 
-    def first_to_fail(self, log, originals):
+    def first_to_fail(self, section, log, originals):
         """The program that fails, "-" if none does, or "equivalent": one compiler's code is that of the original."""
         for i, s in enumerate(self.steps):
-            if i == 1 and any(self.real_code(c, log) == code for c, code in originals.items()):
+            if s.sections and section not in s.sections:
+                continue
+            if i == 2 and any(self.real_code(c, log) == code for c, code in originals.items()):
                 return "equivalent"
             if i and not s.build(self.work, log):
                 return s.name + " (it doesn't compile)"
@@ -402,7 +413,8 @@ class Run:
                 s.wall = max(WALL_SECONDS, int(10 * (time.monotonic() - begin)) + 1)
                 print("  the original passes %s" % s.name, file=sys.stderr)
         with open(self.kept, "a", encoding="utf-8") as f:
-            f.write(json.dumps({"code": code, "real": self.real, "original": {s.name: (s.cpu, s.wall) for s in self.steps}}) + "\n")
+            limits = {s.name: (s.cpu, s.wall) for s in self.steps}
+            f.write(json.dumps({"code": code, "real": self.real, "original": limits}) + "\n")
 
     def judge(self, mutant, worker):
         worker.write(mutant.apply(self.header.text))
@@ -419,7 +431,7 @@ class Run:
             elif twin != mutant.key():
                 mutant.killer = "duplicate"
             else:
-                mutant.killer = worker.first_to_fail(log, self.real)
+                mutant.killer = worker.first_to_fail(mutant.section, log, self.real)
         self.keep(mutant, code)
 
     def choose(self):
@@ -542,7 +554,7 @@ def main():
     parser.add_argument("--line", type=int, action="append", metavar="N", help="only mutants of this line")
     parser.add_argument("--survivors", action="store_true", help="only those that survived the last whole run")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="not this program: torture, ...")
-    parser.add_argument("--seeds", type=int, default=300, metavar="N", help="of the simulator for each [300]")
+    parser.add_argument("--seeds", type=int, default=300, metavar="N", help="of the simulator for each at first, then three times as many [300]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at a time [one a core]")
     parser.add_argument("--list", action="store_true", help="print the mutants, run nothing")
     parser.add_argument("--quick", action="store_true", help="a sample of 20")
