@@ -4285,7 +4285,7 @@ static int ol__op_await(ol_co *co, ol_op *op) {
     const int64_t begin = spin ? OL_SYS_NOW() : 0;
     if (spin && ol__sync_wait(loop, op, begin)) {
         const int64_t us = (OL_SYS_NOW() - begin) / 1000; /* costs what it took, as in software */
-        return ol__give(co, us < 1024 ? 1 + (uint32_t)us : 1024);
+        return ol__give(co, 1 + (us < 1024 ? (uint32_t)us : 1024));
     }
     op->mode = OL_ASYNC;
     co->link.op = op;

@@ -779,6 +779,36 @@ Test(edges, an_await_that_turns_into_another_one_leaves_the_fd) {
     cr_assert_eq(ol_loop_destroy(loop), 0);
     close(far);
 }
+static struct {
+    ol_child co;
+    ol_fd fd;
+    int64_t n;
+    char c;
+} sibling;
+static void reads_later(ol_co *co) {
+    OL_BEGIN(co);
+    while (turned < 2) OL_YIELD();
+    OL_AWAIT(sibling.n, ol_read(co, sibling.fd, &sibling.c, 1));
+    OL_END(co);
+}
+static void turns_to_its_child(ol_co *co) {
+    probe *p = OL_SELF(co, probe, co);
+    OL_BEGIN(co);
+    sibling.fd = p->fd;
+    cr_assert_eq(ol_fork(co, &sibling.co, reads_later), 0);
+    OL_AWAIT(p->r[0], turned ? (turned = 2, ol_wait(co, &sibling.co)) : ol_read(co, p->fd, p->buf, 1));
+    OL_END(co);
+}
+Test(edges, an_await_that_turns_into_another_one_makes_room_for_who_reads) {
+    static probe p;
+    int far;
+    ol_loop *loop = with_a_reader(&p, turns_to_its_child, &far);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(sibling.n, 1, "%d", (int)sibling.n);
+    cr_assert_eq(sibling.c, 'x');
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    close(far);
+}
 Test(edges, a_coroutine_whose_await_turned_into_nothing_may_be_freed) {
     static probe p, next;
     int far;

@@ -896,6 +896,30 @@ static void children_a_waiter_that_is_woken_is_still_the_one_that_waits(void) {
     stage_clear(1);
 }
 
+static void children_a_waiter_that_has_what_it_waited_for_makes_room(void) {
+    char first[8] = "", second[8] = "";
+    stage_set(1);
+    does_fork(0, 1);
+    does_fork(0, 2);
+    step_add(&A[1], READ, &W[0].fd, first, 8);
+    does(1, SLEEP, 9 * MS);
+    does(2, SLEEP, 2 * MS);
+    step_add(&A[2], READ, &W[0].fd, second, 8);
+    begins(0);
+    turns(2);
+    EQUAL(k_write(W[0].peer, "x", 1), 1);
+    turns(3);
+    EQUAL(A[1].r[0], 1);
+    sim.now += 3 * MS;
+    turns(3); /* the second one waits now, while the first one sleeps */
+    EQUAL(k_write(W[0].peer, "y", 1), 1);
+    run();
+    EQUAL(A[2].r[1], 1);
+    EQUAL(second[0], 'y');
+    EQUAL(A[1].r[1], 0);
+    stage_clear(1);
+}
+
 static void children_their_results_come_to_those_who_wait(void) {
     stage_set(1);
     does_fork(0, 1);
@@ -1238,6 +1262,7 @@ static void children_a_drain_ends_families(void) {
         T(deadlock_who_was_refused_can_let_go_and_try_again), T(children_start_from_the_loop_and_never_in_ol_fork),    \
         T(children_read_and_write_one_fd_at_the_same_time), T(children_a_second_waiter_for_one_direction_gets_ebusy),  \
         T(children_a_waiter_that_is_woken_is_still_the_one_that_waits),                                                  \
+        T(children_a_waiter_that_has_what_it_waited_for_makes_room),                                                     \
         T(children_their_results_come_to_those_who_wait), T(children_the_root_can_wait_for_all_and_a_child_cannot),    \
         T(children_several_can_wait_for_one), T(children_a_wait_can_be_canceled_and_time_out),                         \
         T(children_the_root_ends_after_the_last_of_them), T(children_what_follows_the_roots_end_may_free_them_all),    \
