@@ -162,8 +162,10 @@ Test(edges, a_call_that_blocks_does_not_hold_up_another_while_a_worker_is_idle) 
 }
 
 static sem_t hang;
+static int hanging;
 static int64_t hangs(void *arg) {
     (void)arg;
+    __atomic_fetch_add(&hanging, 1, __ATOMIC_RELEASE);
     while (sem_wait(&hang) != 0) {
     }
     return 0;
@@ -186,6 +188,33 @@ Test(edges, hung_calls_leave_room_for_other_work) {
     cr_assert_eq(dones, 22);
     cr_assert_eq(ol_loop_destroy(loop), 0);
     cr_assert_eq(ol_threads_destroy(pool), 0);
+}
+
+Test(edges, a_call_that_waits_in_a_ring_can_be_cancelled_wherever_it_stands) {
+    for (int before = 0; before < 4; before++) { /* so many have gone through it */
+        ol_backend *pool = make_pool(2, 4);
+        ol_loop *loop = make("any any 0- async threads wait", pool);
+        ol_op blocker, op[4];
+        sem_init(&hang, 0, 0);
+        for (int i = 0; i < before; i++)
+            cr_assert_eq(ol_submit(loop, ol_prep_call(&op[i], lets_the_first_go, NULL), on_done), 0);
+        cr_assert_eq(ol_loop_run(loop), 0);
+        for (int round = 0; round < 4; round++) {
+            dones = hanging = 0;
+            cr_assert_eq(ol_submit(loop, ol_prep_call(&blocker, hangs, NULL), on_done), 0);
+            while (!__atomic_load_n(&hanging, __ATOMIC_ACQUIRE)) ol_loop_step(loop, 0);
+            for (int i = 0; i <= round % 3; i++)
+                cr_assert_eq(ol_submit(loop, ol_prep_call(&op[i], lets_the_first_go, NULL), on_done), 0);
+            cr_assert_geq(ol_loop_step(loop, 0), 0);
+            for (int i = 0; i <= round % 3; i++) cr_assert_eq(ol_op_cancel(loop, &op[i]), 0);
+            sem_post(&hang);
+            cr_assert_eq(ol_loop_run(loop), 0);
+            cr_assert_eq(dones, 2 + round % 3);
+            for (int i = 0; i <= round % 3; i++) cr_assert_eq(op[i].result, -ECANCELED);
+        }
+        cr_assert_eq(ol_loop_destroy(loop), 0);
+        cr_assert_eq(ol_threads_destroy(pool), 0);
+    }
 }
 
 /* ---- coroutines that never give up */
