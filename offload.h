@@ -2201,20 +2201,18 @@ static void ol__part_free(ol_loop *loop, uint32_t index) {
     loop->free_part = index;
 }
 
+static uint32_t ol__higher(uint32_t a, uint32_t b) { return b && (!a || b < a) ? b : a; } /* of classes; 0: none */
+
 /* The highest class among a partition's fds and its root; 0 if none was given. */
 static uint32_t ol__part_class(const ol_loop *loop, const ol__part *part) {
     uint32_t cls = 0;
-    for (uint32_t fd = part->fd; fd; fd = loop->slot[fd - 1].next)
-        if (loop->slot[fd - 1].cls && (!cls || loop->slot[fd - 1].cls < cls)) cls = loop->slot[fd - 1].cls;
-    if (part->holder && (part->holder & OL__KIND) == OL__CO) {
-        const uint32_t own = ol__co_class(ol__item_to_co(part->holder));
-        if (!cls || own < cls) cls = own;
-    }
-    return cls;
+    for (uint32_t fd = part->fd; fd; fd = loop->slot[fd - 1].next) cls = ol__higher(cls, loop->slot[fd - 1].cls);
+    const int root = part->holder && (part->holder & OL__KIND) == OL__CO;
+    return root ? ol__higher(cls, ol__co_class(ol__item_to_co(part->holder))) : cls;
 }
 
 static void ol__raise(ol_co *co, uint32_t cls) {
-    if (cls < ol__co_class(co)) co->frame.bits = (co->frame.bits & ~(uint32_t)OL__CO_CLASS) | cls;
+    co->frame.bits = (co->frame.bits & ~(uint32_t)OL__CO_CLASS) | ol__higher(ol__co_class(co), cls);
 }
 
 /* After a join: all of it has the highest class. */

@@ -1896,6 +1896,44 @@ static void on_timer(ol_loop *loop, ol_timer *t) {
     (void)loop;
     timer_log[timers_fired++] = (int)(t - timer);
 }
+/* What is due at the very moment that a round has for its time comes in that round. */
+static void timers_sleeps_and_deadlines_come_when_the_loops_time_is_theirs(void) {
+    int64_t ns;
+    int i, exact[3] = {0, 0, 0};
+    plain_loop();
+    memset(timer, 0, sizeof timer);
+    sim.tick = 1;
+    for (ns = 1; ns <= 60; ns++) {
+        actor a[2];
+        int64_t due[3];
+        int came[3] = {0, 0, 0};
+        timers_fired = 0;
+        memset(a, 0, sizeof a);
+        step_add(&a[0], SLEEP, NULL, NULL, ns);
+        step_add(&a[1], SLEEP, NULL, NULL, SEC);
+        EQUAL(ol_spawn(L, &a[0].co, act, 0, 0), 0);
+        EQUAL(ol_spawn(L, &a[1].co, act, 0, 0), 0);
+        EQUAL(ol_loop_step(L, 0), 1);
+        due[0] = a[0].co.loop->heap[a[0].co.timer].wake;
+        EQUAL(ol_deadline(&a[1].co, ns), 0);
+        due[1] = ol_now(L) + ns;
+        EQUAL(ol_timer_start(L, &timer[0], ns, on_timer), 0);
+        due[2] = ol_now(L) + ns;
+        while (!came[0] || !came[1] || !came[2]) {
+            CHECK(ol_loop_step(L, 0) >= 0);
+            came[0] = a[0].ended, came[1] = a[1].ended, came[2] = timers_fired;
+            for (i = 0; i < 3; i++) {
+                CHECK(!came[i] == (ol_now(L) < due[i]));
+                exact[i] += ol_now(L) == due[i];
+            }
+        }
+        EQUAL(a[0].r[0], 0);
+        EQUAL(a[1].r[0], -ETIMEDOUT);
+    }
+    CHECK(exact[0] && exact[1] && exact[2]);
+    close_loop();
+}
+
 static void on_timer_again(ol_loop *loop, ol_timer *t) {
     on_timer(loop, t);
     if (timers_fired < 5) EQUAL(ol_timer_start(loop, t, 0, on_timer_again), 0);
@@ -2888,6 +2926,7 @@ static const struct test {
     T(backend_a_pool_without_threads_runs_in_software),
     T(loop_latency_goes_before_batch_and_batch_is_not_starved),
     T(loop_busy_coroutines_do_not_keep_events_and_timers_waiting),
+    T(timers_sleeps_and_deadlines_come_when_the_loops_time_is_theirs),
     T(timers_fire_in_order_not_early_and_can_be_restarted_and_stopped),
     T(timers_one_that_restarts_itself_at_once_lets_others_run),
     T(posts_wake_a_sleeping_loop_with_one_write_and_keep_their_order),

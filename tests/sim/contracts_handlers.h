@@ -105,6 +105,7 @@ static void handlers_are_called_again_while_there_is_something(void) {
     arrives(0, "12345");
     turns(10);
     STORY("aaa"); /* 2, 2, 1: a short read of TCP is the last */
+    EQUAL(stats().withheld, 0);
     EQUAL(H[0].r, 1);
     EQUAL(H[0].ready, OL_READABLE);
     H[0].want = 0; /* one that reads nothing is called for ever */
@@ -192,6 +193,7 @@ static void handlers_wait_while_their_partition_is_held_in_the_order_of_the_line
     STORY("");
     pass(20 * MS);
     STORY("RcSab");
+    EQUAL(stats().withheld, 4);
     stage_clear(3);
 }
 
