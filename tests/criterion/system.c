@@ -371,6 +371,35 @@ Test(system, the_number_0_is_one_as_any_other) {
     cr_assert_eq(dup2(kept, 0), 0);
     close(client[0]);
 }
+static ol_fd socket_given;
+static void makes_a_socket(ol_co *co) {
+    OL_BEGIN(co);
+    cr_assert_eq(ol_socket(co, AF_INET, SOCK_STREAM, 0, &socket_given), 0);
+    OL_END(co);
+}
+Test(system, the_number_0_can_be_attached_and_made) {
+    ol_loop *loop = make(NULL);
+    const int kept = dup(0);
+    ol_fd fd = 0;
+    static ol_co co;
+    int sv[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    cr_assert_eq(dup2(sv[0], 0), 0);
+    cr_assert_eq(ol_attach(loop, 0, 0, &fd), 0);
+    cr_assert_eq(ol_fd_raw(loop, fd), 0);
+    cr_assert_eq(ol_close(loop, fd), 0);
+    cr_assert_eq(dup2(sv[0], 0), 0);
+    cr_assert_eq(ol_attach_guest(loop, 0, 0, &fd), 0);
+    cr_assert_eq(ol_fd_raw(loop, fd), 0);
+    cr_assert_eq(ol_close(loop, fd), 0);
+    cr_assert_eq(fcntl(0, F_GETFD), -1); /* the lowest number is free */
+    cr_assert_eq(ol_spawn(loop, &co, makes_a_socket, 0, 0), 0);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    cr_assert_eq(ol_fd_raw(loop, socket_given), 0);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    cr_assert_eq(dup2(kept, 0), 0);
+    close(kept), close(sv[0]), close(sv[1]);
+}
 Test(system, an_attach_that_fails_leaves_the_fd_to_the_caller) {
     ol_loop *loop = make(NULL);
     ol_fd fd = 77;
@@ -1277,6 +1306,36 @@ static void in_a_child(int (*f)(void)) {
     if (pid == 0) _exit(f());
     cr_assert_eq(waitpid(pid, &status, 0), pid);
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+}
+
+static struct {
+    ol_loop *loop;
+    ol_fd fd;
+    int far;
+} heir;
+static int closes_and_listens(void) {
+    ol_loop_stats *s = &heir.loop->stats;
+    HOLDS(ol_loop_step(heir.loop, 0) >= 0);
+    HOLDS(ol_close(heir.loop, heir.fd) == 0);
+    const uint64_t before = s->events + s->stale;
+    HOLDS(write(heir.far, "x", 1) == 1); /* to the parent, which has it still */
+    for (int i = 0; i < 3; i++) HOLDS(ol_loop_step(heir.loop, 0) >= 0);
+    HOLDS(s->events + s->stale == before);
+    HOLDS(ol_loop_destroy(heir.loop) == 0);
+    return 0;
+}
+Test(system, a_child_hears_no_more_of_what_it_has_closed) {
+    int sv[2];
+    heir.loop = make(NULL);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    heir.far = sv[1];
+    cr_assert_eq(ol_attach(heir.loop, sv[0], 0, &heir.fd), 0);
+    cr_assert_geq(ol_loop_step(heir.loop, 0), 0);
+    in_a_child(closes_and_listens);
+    cr_assert_geq(ol_loop_step(heir.loop, 0), 0);
+    cr_assert_gt(heir.loop->stats.events, 0);
+    cr_assert_eq(ol_loop_destroy(heir.loop), 0);
+    close(sv[1]);
 }
 
 static void reads_a_byte(ol_co *co) {
