@@ -4264,9 +4264,10 @@ static int ol__sync_wait(ol_loop *loop, ol_op *op, int64_t begin) {
 }
 
 /* What an operation that ran on the spot takes from the budget: about one for each microsecond. */
+static uint32_t ol__cost_of(uint64_t us) { return 1 + (us < 1024 ? (uint32_t)us : 1024); }
 static uint32_t ol__op_cost(const ol_op *op) {
     const uint64_t bytes = op->kind == OL_OP_CRC32 ? op->len >> 6 : op->len;
-    return op->kind == OL_OP_CALL ? 16 : bytes > 1 << 20 ? 1024 : (uint32_t)(1 + (bytes >> 10));
+    return op->kind == OL_OP_CALL ? 16 : ol__cost_of(bytes >> 10);
 }
 
 static int ol__op_await(ol_co *co, ol_op *op) {
@@ -4282,8 +4283,7 @@ static int ol__op_await(ol_co *co, ol_op *op) {
                      !(loop->lane[op->where].channel.flags & OL_CHANNEL_NO_SYNC);
     const int64_t begin = spin ? OL_SYS_NOW() : 0;
     if (spin && ol__sync_wait(loop, op, begin)) {
-        const int64_t us = (OL_SYS_NOW() - begin) / 1000; /* costs what it took, as in software */
-        return ol__give(co, 1 + (us < 1024 ? (uint32_t)us : 1024));
+        return ol__give(co, ol__cost_of((uint64_t)(OL_SYS_NOW() - begin) / 1000)); /* what it took, as in software */
     }
     op->mode = OL_ASYNC;
     co->link.op = op;

@@ -79,7 +79,7 @@ static struct {
 } w;
 
 static struct {
-    ol_op *kept[16], *ready[16];
+    ol_op *kept[256], *ready[256];
     int nkept, nready, works, stubborn, requests;
     uint32_t depth;
     ol_exec *exec;
@@ -1176,4 +1176,26 @@ PROMISE(a_loop_lives_on_when_its_destroy_is_refused) {
     go();
     is(w.others, 1);
     is(blocks, 0);
+}
+
+/* ---- more operations than go in one burst */
+
+static void one_of_many(ol_loop *loop, ol_op *op) {
+    (void)loop;
+    is(op->result, 0x352441c2);
+    w.over++;
+}
+Test(lifetime, operations_many_at_once_are_all_given_to_the_device_in_that_round) {
+    enum { MANY = 200 };
+    device.depth = MANY;
+    begin();
+    ol_op *op = (ol_op *)block(MANY * sizeof *op);
+    for (int i = 0; i < MANY; i++) is(ol_submit(w.loop, ol_prep_crc32(&op[i], 0, "abc", 3), one_of_many), 0);
+    is(ol_loop_step(w.loop, 0), 1);
+    is(device.nkept, MANY);
+    device_goes_on();
+    go();
+    is(w.over, MANY);
+    gone(op, MANY * sizeof *op);
+    end();
 }
