@@ -1,0 +1,172 @@
+/* How long a loop spins for completions before it sleeps, and what ends that. The clock is virtual: each look at it takes
+   a microsecond, and something may happen at a moment of it.
+   cc -O2 -I. tests/criterion/spin.c -o build/tests/spin -lcriterion -pthread */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+static int64_t clock_ns = 1000000000, moment, slept_at;
+static void (*at_moment)(void), (*on_sleep)(void);
+static int looks; /* at the kernel, without waiting */
+static int64_t test_now(void) {
+    void (*const call)(void) = at_moment;
+    clock_ns += 1000;
+    if (call && clock_ns >= moment) at_moment = NULL, call();
+    return clock_ns;
+}
+static int test_epoll_wait(int ep, struct epoll_event *events, int n, int64_t timeout) {
+    if (!timeout) looks++;
+    else if (!slept_at) slept_at = clock_ns;
+    if (timeout && on_sleep) on_sleep();
+    if (timeout > 0) clock_ns += timeout;
+    return epoll_wait(ep, events, n, 0);
+}
+#define OL_SYS_NOW() test_now()
+#define OL_SYS_EPOLL_CREATE() epoll_create1(EPOLL_CLOEXEC)
+#define OL_SYS_EPOLL_CTL(ep, op, fd, event) epoll_ctl((ep), (op), (fd), (event))
+#define OL_SYS_EPOLL_WAIT(ep, events, n, timeout_ns) test_epoll_wait((ep), (events), (n), (timeout_ns))
+#define OL_SYS_EVENTFD() eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+#define OFFLOAD_IMPLEMENTATION
+#include "offload.h"
+
+#include <criterion/criterion.h>
+
+TestSuite(spin, .timeout = 30);
+
+enum { US = 1000, SPIN = 100 * US };
+static ol_loop *loop;
+static ol_op op, *kept, *ready;
+static int dones;
+
+static int device_open(void *self, ol_notify *notify, ol_channel *out) {
+    (void)notify;
+    out->self = self;
+    out->depth = 4;
+    out->flags = OL_CHANNEL_NOTIFIES;
+    return 0;
+}
+static void device_close(void *self) { (void)self; }
+static int device_submit(void *self, ol_op *const *ops, int n) {
+    (void)self;
+    kept = ops[0];
+    return n;
+}
+static int device_poll(void *self, ol_op **ops, int max) {
+    (void)self, (void)max;
+    if (!ready) return 0;
+    ops[0] = ready;
+    ready = NULL;
+    return 1;
+}
+static int device_look(void *self) { return (void)self, ready != NULL; }
+static void device_completes(void) {
+    if (kept) ready = kept, kept = NULL;
+}
+static ol_backend device = {OL_BACKEND_VERSION, ~0u,         "device",    NULL, device_open,  device_submit,
+                            device_poll,        device_look, NULL,        NULL, device_close, NULL};
+
+static void on_done(ol_loop *l, ol_op *o) { (void)l, (void)o, dones++; }
+
+static void begin(int64_t spin_ns, int with_op) {
+    ol_backend *list = &device;
+    ol_loop_desc d;
+    memset(&d, 0, sizeof d);
+    d.backends = &list, d.nbackends = 1, d.no_pool = 1, d.spin_ns = spin_ns;
+    d.policy = "any any 0- async device wait";
+    cr_assert_eq(ol_loop_create(&loop, &d), 0, "%s", ol_error());
+    if (with_op) {
+        cr_assert_eq(ol_submit(loop, ol_prep_crc32(&op, 0, "abc", 3), on_done), 0);
+        cr_assert_eq(ol_loop_step(loop, 0), 1); /* the device has it */
+        cr_assert_not_null(kept);
+    }
+    slept_at = looks = 0;
+}
+static void end(void) {
+    on_sleep = NULL;
+    device_completes();
+    while (ol_loop_step(loop, 0) > 0) {
+    }
+    cr_assert_eq(ol_loop_destroy(loop), 0, "%s", ol_error());
+}
+/* One round with this limit; how long until it slept, or -1. */
+static int64_t sleeps_after(int64_t limit) {
+    const int64_t begun = clock_ns;
+    cr_assert_geq(ol_loop_step(loop, limit), 0);
+    return slept_at ? slept_at - begun : -1;
+}
+#define between(value, low, high)                                                                                      \
+    do {                                                                                                               \
+        const int64_t v = (value);                                                                                     \
+        cr_assert(v >= (low) && v <= (high), "%s: %lld ns", #value, (long long)v);                                     \
+    } while (0)
+
+Test(spin, a_loop_spins_as_long_as_it_was_told_while_something_is_out) {
+    begin(SPIN, 1);
+    on_sleep = device_completes;
+    between(sleeps_after(-1), SPIN, SPIN + 8 * US);
+    end();
+    begin(SPIN, 1);
+    between(sleeps_after(10 * SPIN), SPIN, SPIN + 8 * US);
+    end();
+}
+Test(spin, and_no_longer_than_the_round_may_take) {
+    begin(SPIN, 1);
+    between(sleeps_after(30 * US), 30 * US, 38 * US);
+    end();
+}
+Test(spin, it_does_not_spin_with_nothing_out_or_when_told_not_to) {
+    begin(SPIN, 0);
+    between(sleeps_after(SPIN), 0, 4 * US);
+    end();
+    begin(0, 1);
+    between(sleeps_after(SPIN), 0, 4 * US);
+    end();
+}
+Test(spin, a_completion_ends_it) {
+    const int64_t begun = clock_ns;
+    begin(SPIN, 1);
+    at_moment = device_completes;
+    moment = clock_ns + 40 * US;
+    cr_assert_eq(sleeps_after(-1), -1, "it has slept");
+    between(clock_ns - begun, 40 * US, 60 * US);
+    cr_assert_eq(dones, 1);
+    end();
+}
+
+static int far;
+static void far_writes(void) { cr_assert_eq(write(far, "x", 1), 1); }
+static char got;
+static int64_t r;
+static ol_fd fd;
+static void reads(ol_co *co) {
+    OL_BEGIN(co);
+    OL_AWAIT(r, ol_read(co, fd, &got, 1));
+    OL_END(co);
+}
+Test(spin, the_kernel_is_looked_at_meanwhile_but_not_each_time) {
+    static ol_co co;
+    int sv[2];
+    begin(SPIN, 1);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    cr_assert_eq(ol_attach(loop, sv[0], 0, &fd), 0);
+    cr_assert_eq(ol_spawn(loop, &co, reads, fd, 0), 0);
+    for (int i = 0; i < 4; i++) { /* it waits, and the first edge has been seen */
+        clock_ns += OL__KERNEL_NS;
+        cr_assert_eq(ol_loop_step(loop, 0), 1);
+    }
+    far = sv[1];
+    at_moment = far_writes;
+    moment = clock_ns + 40 * US;
+    slept_at = looks = 0;
+    cr_assert_eq(sleeps_after(-1), -1, "it has slept");
+    cr_assert_eq(r, 1);
+    between(looks, 1, 100 * US / OL__KERNEL_NS + 2);
+    between(clock_ns, moment, moment + OL__KERNEL_NS + 8 * US);
+    end();
+    close(sv[1]);
+}
