@@ -4,35 +4,12 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <stdlib.h>
-
-/* The seam: allocations are counted. */
-static long live;
-static void *test_realloc(void *p, size_t n) {
-    __atomic_fetch_add(&live, p == NULL, __ATOMIC_RELAXED);
-    return realloc(p, n);
-}
-static void test_free(void *p) {
-    __atomic_fetch_sub(&live, p != NULL, __ATOMIC_RELAXED);
-    free(p);
-}
-#define OL_SYS_MALLOC(n) test_realloc(NULL, (n))
-#define OL_SYS_REALLOC(p, n) test_realloc((p), (n))
-#define OL_SYS_FREE(p) test_free(p)
+#include "counted.h"
 #define OFFLOAD_IMPLEMENTATION
 #define OFFLOAD_ISAL
 #include "offload.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
-
-static int open_fds(void) {
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    while (readdir(d)) n++;
-    closedir(d);
-    return n;
-}
 
 /* ---- a backend that holds what it gets until it is told to go on, and then executes it by ol_op_exec */
 

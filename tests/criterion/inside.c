@@ -14,15 +14,7 @@
 #include <sys/socket.h>
 
 /* The seam: allocations are counted, time passes when the loop sleeps, and an accept can find no free fd. */
-static long live;
-static void *test_realloc(void *p, size_t n) {
-    __atomic_fetch_add(&live, p == NULL, __ATOMIC_RELAXED);
-    return realloc(p, n);
-}
-static void test_free(void *p) {
-    __atomic_fetch_sub(&live, p != NULL, __ATOMIC_RELAXED);
-    free(p);
-}
+#include "counted.h"
 static int64_t clock_ns = 1000000000; /* shared with workers */
 static int test_epoll_wait(int ep, struct epoll_event *events, int n, int64_t timeout) {
     const int k = epoll_wait(ep, events, n, timeout < 0 ? -1 : 0);
@@ -37,9 +29,6 @@ static int test_accept(int fd) {
     errno = EMFILE;
     return -1;
 }
-#define OL_SYS_MALLOC(n) test_realloc(NULL, (n))
-#define OL_SYS_REALLOC(p, n) test_realloc((p), (n))
-#define OL_SYS_FREE(p) test_free(p)
 #define OL_SYS_NOW() __atomic_add_fetch(&clock_ns, 1000, __ATOMIC_RELAXED)
 #define OL_SYS_EPOLL_CREATE() epoll_create1(EPOLL_CLOEXEC)
 #define OL_SYS_EPOLL_CTL(ep, op, fd, event) epoll_ctl((ep), (op), (fd), (event))
@@ -50,7 +39,6 @@ static int test_accept(int fd) {
 #include "offload.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <semaphore.h>
 
 TestSuite(inside, .timeout = 30);
@@ -447,13 +435,6 @@ static void start(enum how how) {
 
 /* ---- the frame of each test */
 
-static int open_fds(void) {
-    int k = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    while (readdir(dir)) k++;
-    closedir(dir);
-    return k;
-}
 static void guest_is_free(ol_loop *loop, ol_handler *h, int ready) { (void)loop, (void)h, (void)ready; }
 static void make_loop(void) {
     static ol_handler guest;

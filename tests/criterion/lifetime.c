@@ -11,15 +11,7 @@
 #include <sys/eventfd.h>
 
 /* The seam: the library's allocations are counted; time passes when the loop sleeps, and when a test says so. */
-static long live;
-static void *test_realloc(void *p, size_t n) {
-    live += p == NULL;
-    return realloc(p, n);
-}
-static void test_free(void *p) {
-    live -= p != NULL;
-    free(p);
-}
+#include "counted.h"
 static int64_t clock_ns = 1000000000;
 static void (*on_sleep)(void); /* called once, when the loop sleeps */
 static int test_epoll_wait(int ep, struct epoll_event *events, int n, int64_t timeout) {
@@ -29,9 +21,6 @@ static int test_epoll_wait(int ep, struct epoll_event *events, int n, int64_t ti
     if (k == 0 && timeout > 0) clock_ns += timeout;
     return k;
 }
-#define OL_SYS_MALLOC(n) test_realloc(NULL, (n))
-#define OL_SYS_REALLOC(p, n) test_realloc((p), (n))
-#define OL_SYS_FREE(p) test_free(p)
 #define OL_SYS_NOW() (clock_ns += 1000)
 #define OL_SYS_EPOLL_CREATE() epoll_create1(EPOLL_CLOEXEC)
 #define OL_SYS_EPOLL_CTL(ep, op, fd, event) epoll_ctl((ep), (op), (fd), (event))
@@ -41,7 +30,6 @@ static int test_epoll_wait(int ep, struct epoll_event *events, int n, int64_t ti
 #include "offload.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <sys/wait.h>
 
 TestSuite(lifetime, .timeout = 30);
@@ -132,13 +120,6 @@ static ol_backend device_backend = {OL_BACKEND_VERSION, ~0u,         "device",  
                                     device_submit,      device_poll, device_look, NULL, device_cancel,
                                     device_close,       NULL};
 
-static int open_fds(void) {
-    int k = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    while (readdir(dir)) k++;
-    closedir(dir);
-    return k;
-}
 static void attach(int i) {
     int sv[2];
     is(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
