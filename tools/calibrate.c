@@ -46,7 +46,7 @@ static int64_t now_ns(void) { return running_ns() - __atomic_load_n(&stopped_for
 #define OFFLOAD_IMPLEMENTATION
 #include "offload.h"
 
-#if OL_BACKEND_VERSION >= 2 /* the version that came with emulated devices */
+#if defined(OL_SYS_SPEND) /* comes with emulated devices */
 #define WITH_DEVICES 1
 #else
 #define WITH_DEVICES 0
@@ -67,6 +67,7 @@ static const char *const input_titles[INPUTS] = {"random numbers", "repeated cha
                                                  "JSON lines"};
 static const char *const state_names[STATES] = {"spinning", "sleeping"};
 static const char *const class_names[] = {"", "latency", "batch"};
+static const char *const mode_names[] = {"", "software", "sliced", "sync", "async", "auto"};
 
 /* One measurement, in ns. */
 struct figure {
@@ -766,6 +767,8 @@ static double empty(int b, int state, enum metric m) {
     return quantile(v, INPUTS, 0.5);
 }
 
+static int one_cpu; /* nothing could spin for threads */
+
 static int has_state(int b, int state) {
     for (int op = 0; op < OPS; op++)
         for (int i = 0; i < SIZES; i++)
@@ -783,7 +786,8 @@ enum { CHOICES = 2 * BACKENDS, SYNC_NS = 100 * 1000 /* then a synchronous wait s
 
 static double cost_of(int cls, double trip, double loop) { return cls == OL_BATCH ? loop : trip + want.others * loop; }
 
-/* Against software, whose time was taken beside it. */
+/* Against software, whose time was taken beside it. Where the loop and its workers share the only CPU, switching to them
+   and back is at the loop's expense, too. */
 static double cost(int op, struct choice c, int cls, int round, int input, double x) {
     const int state = c.mode == OL_SYNC || want.awake ? SPINNING : SLEEPING;
     if (c.mode == OL_SOFTWARE) return 1;
@@ -792,7 +796,8 @@ static double cost(int op, struct choice c, int cls, int round, int input, doubl
     s.metric = TRIP;
     const double trip = curve(&s, input, x);
     s.metric = LOOP;
-    const double loop = c.mode == OL_ASYNC ? curve(&s, input, x) : trip > SYNC_NS ? SYNC_NS : trip;
+    double loop = c.mode == OL_ASYNC ? curve(&s, input, x) : trip > SYNC_NS ? SYNC_NS : trip;
+    if (c.backend == THREADS && one_cpu && trip - software > loop) loop = trip - software;
     return cost_of(cls, trip, loop) / cost_of(cls, software, software);
 }
 
@@ -934,8 +939,6 @@ static const char *policy_bytes(char *text, size_t len, double bytes) {
     return text;
 }
 
-static const char *mode_name(int mode) { return ol__mode_names[mode]; }
-
 static const char *size_text(char *text, size_t len, double bytes) {
     if (isinf(bytes)) snprintf(text, len, "never");
     else if (bytes < SMALLEST) snprintf(text, len, "any size");
@@ -954,7 +957,7 @@ static const char *us_text(char *text, size_t len, double ns) {
 
 static void write_rule(FILE *f, int op, int cls, const char *bytes, int mode, const char *backend, const char *full) {
     fprintf(f, "%-8s %-8s %-12s %-9s %-9s %s\n", op ? op_names[op] : "any", cls ? class_names[cls] : "any", bytes,
-            mode_name(mode), backend, full);
+            mode_names[mode], backend, full);
 }
 
 static void write_plan(FILE *f, int op, int cls) {
@@ -1011,7 +1014,7 @@ static void print_plan(int op, int cls) {
     if (!p->n) printf("  %-8s %-8s never up to %s\n", op_names[op], class_names[cls], SIZE(BIGGEST));
     for (int i = 0; i < p->n; i++) {
         const struct line *l = &p->line[i];
-        snprintf(how, sizeof how, "%s %s", mode_name(l->choice.mode), backend_names[l->choice.backend]);
+        snprintf(how, sizeof how, "%s %s", mode_names[l->choice.mode], backend_names[l->choice.backend]);
         print_range(by_round, sizeof by_round, l->low, l->high);
         print_range(by_input, sizeof by_input, l->least, l->most);
         printf("  %-8s %-8s %-9s %-16s %9s   %-20s %s\n", op_names[op], class_names[cls], SIZE(l->from), how,
@@ -1038,10 +1041,12 @@ static double spread(void) {
 static void print_warning(void) {
     double busy = 0;
     (void)sscanf(conditions, "%*d %*[rounds]; other programs used %lf", &busy);
-    const double wide = spread();
+    const double wide = rounds < ROUNDS_MIN ? 100 : spread();
     if (wide <= 15 && busy <= 10 * cpus) return;
     printf("Take this with care, and measure again when the machine is quiet: it did other work meanwhile%s.\n\n",
-           wide > 15 ? ", and the rounds\ndiffer widely" : "");
+           rounds < ROUNDS_MIN ? ",\nand there was no time for more rounds"
+           : wide > 15         ? ",\nand the rounds differ widely"
+                               : "");
 }
 
 static void print_summary(void) {
@@ -1058,6 +1063,8 @@ static void print_summary(void) {
            "compute no\n"
            "  faster than the loop, but while it computes, all others wait. Sizes of inflate are compressed bytes.\n",
            want.others);
+    if (one_cpu)
+        printf("  With one CPU the worker shares it: switching to it and back counts as the loop's time, too.\n");
     if (measured(OL_OP_CALL))
         printf(
             "  A call here hashes its bytes; go by the microseconds. The policy offloads all calls: they may block.\n");
@@ -1085,57 +1092,54 @@ static void print_wake_cost(int b) {
     }
 }
 
-static void print_row(int op, int size) {
+static int supports(int b, int op) {
+    for (int r = 0; r < rounds; r++)
+        for (int size = 0; size < SIZES; size++)
+            if (figures[op][0][size][b][SLEEPING][r].trip > 0) return 1;
+    return 0;
+}
+
+static void print_row(int op, int b, int size) {
     const double x = (double)((int64_t)SMALLEST << size);
     const struct series alone = series_of(op, THREADS, SLEEPING, ALONE, MEDIAN);
     if (isnan(cell(&alone, 0, size)) || isnan(software_at(op, x, 0.5))) return; /* a quick run leaves some out */
     printf("  %8s %9s %9s %9s", SIZE(x), US(software_at(op, x, 0)), US(software_at(op, x, 0.5)),
            US(software_at(op, x, 1)));
-    for (int b = THREADS; b < backends; b++) {
-        const int s = has_state(b, SPINNING) ? SPINNING : SLEEPING;
-        const double computation = at(op, b, s, TRIP, x, 0.5) - empty(b, s, TRIP);
-        printf(" %11s", US(computation < 0 ? 0 : computation));
-        for (int k = SPINNING; k < STATES; k++)
-            if (has_state(b, k))
-                printf(" %9s %9s %9s", US(at(op, b, k, SETUP, x, 0.5)), US(at(op, b, k, LOOP, x, 0.5)),
-                       US(at(op, b, k, TRIP, x, 0.5)));
-    }
+    const int first = has_state(b, SPINNING) ? SPINNING : SLEEPING;
+    const double computation = at(op, b, first, TRIP, x, 0.5) - empty(b, first, TRIP);
+    printf(" %12s", US(computation < 0 ? 0 : computation));
+    for (int s = first; s < STATES; s++)
+        printf("   %9s %9s %9s", US(at(op, b, s, SETUP, x, 0.5)), US(at(op, b, s, LOOP, x, 0.5)),
+               US(at(op, b, s, TRIP, x, 0.5)));
     putchar('\n');
 }
 
-static void print_table(int op) {
+static void print_table(int op, int b) {
     char title[60];
-    printf("\n%s, us%*s", op_names[op], (int)(9 - strlen(op_names[op])), "");
-    printf("%-28s", "  ------- software -------");
-    for (int b = THREADS; b < backends; b++) {
-        printf(" %11s", "on engine");
-        for (int s = SPINNING; s < STATES; s++)
-            if (has_state(b, s)) {
-                snprintf(title, sizeof title, "%s, %s", backend_names[b], state_title(b, s));
-                printf("   %27s", title);
-            }
-    }
-    printf("\n  %8s %9s %9s %9s", "input", "least", "median", "most");
-    for (int b = THREADS; b < backends; b++) {
-        printf(" %11s", "computation");
-        for (int s = SPINNING; s < STATES; s++)
-            if (has_state(b, s)) printf(" %9s %9s %9s", "set-up", "loop's", "trip");
-    }
+    const int first = has_state(b, SPINNING) ? SPINNING : SLEEPING;
+    snprintf(title, sizeof title, "%s, us", op_names[op]);
+    printf("\n%-12s %27s %12s", title, "--------- software --------", backend_names[b]);
+    for (int s = first; s < STATES; s++) printf("   %29s", state_title(b, s));
+    printf("\n  %8s %9s %9s %9s %12s", "input", "least", "median", "most", "computation");
+    for (int s = first; s < STATES; s++) printf("   %9s %9s %9s", "set-up", "loop's", "trip");
     putchar('\n');
-    for (int i = 0; i < SIZES; i++) print_row(op, i);
+    for (int i = 0; i < SIZES; i++) print_row(op, b, i);
 }
 
 static void print_all(void) {
     print_summary();
     for (int b = THREADS; b < backends; b++) print_wake_cost(b);
     for (int op = OPS - 1; op >= OL_OP_CALL; op--)
-        if (measured(op)) print_table(op);
+        for (int b = THREADS; b < backends; b++)
+            if (supports(b, op)) print_table(op, b);
     printf("\nMedians over the kinds of input; software also the least and the most. Computation is the round trip "
-           "without an\n"
-           "empty call's. The clock's own cost (%.0f ns a reading) is subtracted.\n",
-           clock_ns);
-    printf("How sure: %s. In 9 of 10 cells the middle half of the rounds lies\nwithin %.0f%% of the median.\n",
-           conditions, spread());
+           "without\n"
+           "an empty call's. The cost of reading the clock is subtracted.\n");
+    printf("loop's: what the loop's thread spends altogether. trip: from the submission until the result is there.\n");
+    if (rounds < ROUNDS_MIN) printf("How sure: %s. That is too little to tell.\n", conditions);
+    else
+        printf("How sure: %s. In 9 of 10 cells the middle half of the rounds lies\nwithin %.0f%% of the median.\n",
+               conditions, spread());
 }
 
 /* ---- plots ------------------------------------------------------------------------------------------------------- */
@@ -1207,12 +1211,6 @@ static double pays_from(int op, int cls, int b) {
     for (int i = 0; i < p->n; i++)
         if (p->line[i].choice.backend == b && p->line[i].from < from) from = p->line[i].from;
     return from;
-}
-
-static int supports(int b, int op) {
-    for (int r = 0; r < rounds; r++)
-        if (figures[op][0][0][b][SLEEPING][r].trip > 0) return 1;
-    return 0;
 }
 
 static void script_backend(FILE *f, int op, int b) {
@@ -1339,7 +1337,7 @@ static struct choice best_at(int op, int cls, double x) {
 
 static const char *choice_text(char *text, size_t len, struct choice c) {
     if (c.mode == OL_SOFTWARE) snprintf(text, len, "software");
-    else snprintf(text, len, "%s %s", mode_name(c.mode), backend_names[c.backend]);
+    else snprintf(text, len, "%s %s", mode_names[c.mode], backend_names[c.backend]);
     return text;
 }
 #define CHOICE(c) choice_text((char[40]){0}, 40, (c))
@@ -1570,8 +1568,8 @@ int main(int argc, char **argv) {
     if (want.compare) check_backends(want.compare, &policy);
     if (want.output) make_directory(want.output);
     if (!want.from) measure();
-    if (want.awake && !has_state(THREADS, SPINNING))
-        fail("--awake needs workers on a CPU of their own, and there is one CPU: leave it out");
+    one_cpu = !has_state(THREADS, SPINNING);
+    if (want.awake && one_cpu) fail("--awake needs workers on a CPU of their own, and there is one CPU: leave it out");
     make_plans();
     print_all();
     if (want.output) write_all();
