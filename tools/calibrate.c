@@ -90,7 +90,7 @@ static struct {
     int devices;
 } want = {0, 0, 0, 0, 0.25, 50, 0, NULL, NULL, NULL, NULL, {NULL}, 0};
 
-static char machine[160] = "unknown CPU", commands[600], conditions[160];
+static char machine[160] = "unknown CPU", commands[600], conditions[160] = "conditions unknown";
 static int cpus = 1;
 
 static void fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -1329,9 +1329,9 @@ static struct choice decided(const ol_rule *r, int op, int cls, double x) {
 static struct choice best_at(int op, int cls, double x) {
     struct choice all[CHOICES];
     const int n = choices_for(cls, all);
-    int best = 0;
+    int best = 0; /* as in standing() */
     for (int i = 1; i < n; i++)
-        if (cost_ratio(op, all[i], all[best], cls, MEDIAN, ALL, x) < 1) best = i;
+        if (cost_ratio(op, all[i], all[best], cls, MEDIAN, ALL, x) * (all[i].mode == OL_SYNC ? 1.25 : 1) < 1) best = i;
     return all[best];
 }
 
@@ -1508,9 +1508,12 @@ static void option(int o) {
     }
 }
 
-static const char *in_output(const char *name) {
-    char *path = memory(strlen(want.output) + strlen(name) + 2);
-    sprintf(path, "%s/%s", want.output, name);
+static const char *in_output(const char *name) { /* valid to the end */
+    static char paths[8][4096];
+    static int n;
+    char *path = paths[n++ % 8];
+    if (snprintf(path, sizeof paths[0], "%s/%s", want.output, name) >= (int)sizeof paths[0])
+        fail("--output: the path is too long");
     return path;
 }
 
