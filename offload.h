@@ -40,7 +40,8 @@
      and under OFFLOAD_IMPLEMENTATION
        >>sys        the seam: every contact with the outside, replaceable by macros
        >>memory >>list >>ring >>clock >>timers >>coroutine >>epoll >>partition >>gate >>roots >>lock >>fds >>guest
-       >>io:impl >>backend:isal >>files >>backend:software >>policy:impl >>op:impl >>backend:threads >>loop:impl >>entry
+       >>io:impl >>backend:isal >>files >>backend:software >>policy:impl >>stats >>op:impl >>backend:threads
+       >>loop:impl >>entry
 
    ---------------------------------------------------------------------------------------------------------------
    >>manual
@@ -211,6 +212,11 @@
 #define ol_gate_leave OL__NAME(ol_gate_leave)
 #define ol_loop_desc_of OL__NAME(ol_loop_desc_of)
 #define ol_loop_get_stats OL__NAME(ol_loop_get_stats)
+#define ol_loop_get_cell OL__NAME(ol_loop_get_cell)
+#define ol_loop_get_times OL__NAME(ol_loop_get_times)
+#define ol_loop_dump OL__NAME(ol_loop_dump)
+#define ol_histogram_add OL__NAME(ol_histogram_add)
+#define ol_histogram_at OL__NAME(ol_histogram_at)
 #define ol_now OL__NAME(ol_now)
 #define ol_post OL__NAME(ol_post)
 #define ol_timer_start OL__NAME(ol_timer_start)
@@ -247,6 +253,7 @@
 #define ol_prep_inflate_chunk OL__NAME(ol_prep_inflate_chunk)
 #define ol_prep_crc32 OL__NAME(ol_prep_crc32)
 #define ol_prep_call OL__NAME(ol_prep_call)
+#define ol_prep_steps OL__NAME(ol_prep_steps)
 #define ol_run OL__NAME(ol_run)
 #define ol_submit OL__NAME(ol_submit)
 #define ol_op_cancel OL__NAME(ol_op_cancel)
@@ -256,11 +263,13 @@
 #define ol_exec_destroy OL__NAME(ol_exec_destroy)
 #define ol_op_exec OL__NAME(ol_op_exec)
 #define ol_policy_parse OL__NAME(ol_policy_parse)
+#define ol_policy_print OL__NAME(ol_policy_print)
 #define ol_loop_set_policy OL__NAME(ol_loop_set_policy)
 #define ol_loop_get_policy OL__NAME(ol_loop_get_policy)
 #define ol_notify_loop OL__NAME(ol_notify_loop)
 #define ol_threads_create OL__NAME(ol_threads_create)
 #define ol_threads_destroy OL__NAME(ol_threads_destroy)
+#define ol_threads_get_stats OL__NAME(ol_threads_get_stats)
 #endif
 
 /* Class of a coroutine, an fd or an operation: the operation's, else the coroutine's, else the fd's, else batch. */
@@ -553,6 +562,9 @@ typedef struct ol_loop_desc {
     uint32_t budget;             /* awaits that may go on without suspending in one resume. Default 64 */
     uint32_t park_max;           /* operations that may wait for a full backend, counted as its depth. Default 4096 */
     uint32_t dequeue_batch;      /* completions taken from a backend at a time. Default 16 */
+    uint32_t sample;             /* the times of one in so many operations are taken. Default 64; 1: of each */
+    int64_t slice_ns;            /* how long a sliced operation runs at a time. Default 20,000 */
+    int64_t stall_ns;            /* auto: a backend that completes nothing for so long is avoided. Default 5,000,000 */
     int64_t spin_ns;             /* how long to look for completions before sleeping. Default 0: don't spin */
     int64_t sync_ns;             /* bound of a synchronous wait, then it suspends. Default 100,000 */
     int64_t poll_ns;             /* interval at which backends that can't notify are polled. Default 1,000 */
@@ -579,6 +591,10 @@ typedef struct ol_loop_stats {
     uint64_t parked;      /* operations that waited for a full backend */
     uint64_t withheld;    /* roots, handlers, timers, posts and joins that had to wait for a partition */
     uint64_t accept_full; /* accepts that failed, mostly for want of a free fd */
+    uint64_t slices;      /* of sliced operations, which count as run on the spot */
+    uint64_t busy_ns;     /* between a return from the kernel and the next call: of all time, the loop's load */
+    uint64_t waited_ns;   /* in the kernel */
+    uint64_t why[16];     /* operations by OL_WHY_... */
 } ol_loop_stats;
 
 /* Creates a loop. desc NULL: all defaults. Allocates; opens an epoll fd and an eventfd. 0, -EINVAL (see ol_error),
@@ -612,6 +628,31 @@ OL_API int ol_loop_drain(ol_loop *loop, int64_t timeout_ns);
 OL_API const ol_loop_desc *ol_loop_desc_of(const ol_loop *loop);
 
 OL_API void ol_loop_get_stats(const ol_loop *loop, ol_loop_stats *stats);
+
+/* Times in ns: exact below 16, then eight ranges an octave, so that a value read back is at most 12.5% too large. The
+   last range is open: above 34 s. 1,112 bytes. */
+enum { OL_HISTOGRAM = 272 };
+typedef struct ol_histogram {
+    uint64_t count, sum, max;
+    uint32_t n[OL_HISTOGRAM];
+} ol_histogram;
+OL_API void ol_histogram_add(ol_histogram *h, int64_t ns); /* negative counts as 0 */
+
+/* The time that a share (0 to 1) of what was counted did not exceed: the upper end of its range, at most the maximum. 0
+   if nothing was counted. */
+OL_API int64_t ol_histogram_at(const ol_histogram *h, double share);
+
+/* What loops measure: of sampled operations (desc.sample) the submitter's own time, all waiting, the work, and the
+   whole from ol_run or ol_submit to the completion; of the loop its lag: the time between two looks at the kernel,
+   which an event may have waited. For operations on the spot only OL_TIME_SERVICE and OL_TIME_TOTAL. */
+enum { OL_TIME_SUBMIT = 0, OL_TIME_QUEUE = 1, OL_TIME_SERVICE = 2, OL_TIME_TOTAL = 3, OL_TIME_LAG = 4 };
+
+/* Copies what was measured of one kind (0: all) and class (0: all). 0 or -EINVAL. */
+OL_API int ol_loop_get_times(const ol_loop *loop, int kind, int cls, int what, ol_histogram *out);
+
+/* Writes the counters, the cells that were used, and the quantiles of the times as text for people, at most len bytes
+   with the 0 at its end. Returns the bytes that the whole needs without it, as snprintf does. */
+OL_API int ol_loop_dump(const ol_loop *loop, char *text, size_t len);
 
 /* The loop's time in ns, monotonic: of the start of the round, or of a later call that set a time. */
 OL_API int64_t ol_now(const ol_loop *loop);
@@ -790,6 +831,7 @@ enum { /* ol_op.kind */
     OL__KINDS = 6
 };
 enum { OL_RAW = 1, OL_ZLIB = 2, OL_GZIP = 3 }; /* formats: RFC 1951, 1950, 1952 */
+enum { OL_STEPS = 1 };                         /* ... of a call whose function does a step at a time (ol_prep_steps) */
 enum {                                         /* ol_op.level of deflate */
     OL_LEVEL_AUTO = 0,                         /* static tables up to 8 KB, 1 above */
     OL_LEVEL_1 = 1,                            /* ISA-L's levels 1 to 3 */
@@ -808,7 +850,10 @@ enum {                                                                          
     OL_WHY_FAILED = 5,      /* the backend could not start or refused it */
     OL_WHY_CACHE = 6,       /* a file operation that was answered on the spot */
     OL_WHY_SYNC_BOUND = 7,  /* a synchronous wait exceeded its bound and was suspended */
-    OL_WHY_STOPPED = 8      /* cancelled or timed out before it ran */
+    OL_WHY_STOPPED = 8,     /* cancelled or timed out before it ran */
+    OL_WHY_MEASURED = 9,    /* auto: measured to be the cheapest */
+    OL_WHY_PROBE = 10,      /* auto: tried, to learn what it costs now */
+    OL_WHY_STALLED = 11     /* auto: the backend makes no progress */
 };
 
 /* State that runs through the chunks of one stream. Zero it before the first chunk. 24 bytes. */
@@ -842,23 +887,24 @@ struct OL__ALIGNED ol_op {
             int32_t fd;
             uint32_t what;
         } file;
+        uint32_t crc; /* crc32: start value, 0 for a new one */
     } u;
     uint16_t dict_len;   /* bytes of dictionary, at most 32,768 */
     uint8_t level;       /* OL_LEVEL_... */
     uint8_t final;       /* of a stream's chunk: 1 the last one, 0 ends byte-aligned by a flush */
     uint8_t cls;         /* class; 0 inherits */
     uint8_t kind;        /* OL_OP_... */
-    uint8_t format;      /* OL_RAW, OL_ZLIB, OL_GZIP */
-    uint8_t reserved;
+    uint8_t format;      /* OL_RAW, OL_ZLIB, OL_GZIP; of a call OL_STEPS, or 0 */
+    uint8_t sample_;     /* the library's: its place in the loop's table of samples */
     uint32_t timeout_us; /* cancelled with -ETIMEDOUT after so many microseconds; 0: never */
-    uint32_t crc;        /* crc32: start value, 0 for a new one */
 
     /* results, valid when the await returned or in `done` */
+    uint32_t service_ns; /* how long the backend worked on it, 0 unknown: the pool tells it of sampled ones only */
     int64_t result; /* bytes written, or what the kind says; or a negative errno */
     uint64_t used;  /* inflate: bytes of input consumed */
     uint8_t where;  /* index of the backend; 0 is software. ol_op_where names it */
     uint8_t why;    /* OL_WHY_... */
-    uint8_t mode;   /* OL_SOFTWARE, OL_SYNC, OL_ASYNC */
+    uint8_t mode;   /* OL_SOFTWARE, OL_SLICED, OL_SYNC, OL_ASYNC: what was done */
     uint8_t err;
 
     /* the library's */
@@ -906,6 +952,11 @@ OL_API ol_op *ol_prep_crc32(ol_op *op, uint32_t start, const void *src, uint64_t
    software, or the backend is full or fails, it runs on the loop's thread. Result: what it returns. */
 OL_API ol_op *ol_prep_call(ol_op *op, int64_t (*fn)(void *arg), void *arg);
 
+/* The same for work that can stop in between: `step` does a part, of some microseconds, and returns OL_MORE to be
+   called again, or the result. So it can be sliced (see >>policy); anywhere else it is called until it has done all. */
+#define OL_MORE INT64_MIN
+OL_API ol_op *ol_prep_steps(ol_op *op, int64_t (*step)(void *arg), void *arg);
+
 /* Await form: submits and waits. Where the policy says software it runs now and the coroutine goes on without
    suspending, within a budget. Result: the operation's; besides -EINVAL (not prepared, bad arguments), -EBUSY (in
    flight), -EAGAIN (full), -ENOTSUP, -ECANCELED, -ETIMEDOUT. */
@@ -943,19 +994,33 @@ OL_API int64_t ol_op_exec(ol_exec *exec, ol_op *op);
        deflate    any       8K-        async     threads   wait
 
    op: call crc32 deflate inflate file any. class: latency batch any. bytes: N, N-M, N- with suffixes K (1,024) and M;
-   mode: software, sync (spin, bounded), async (suspend); backend: a name the loop knows, - for software;
-   when-full: software, wait, fail. What no rule matches runs in software. Reserved: sliced, auto. */
+   backend: a name the loop knows, - for software and sliced; when-full: software, wait, fail. What no rule matches runs
+   in software. Modes:
+     software  on the spot.
+     sliced    on the loop's own core, in slices of desc.slice_ns between other ready work, latency-critical work
+               first; one operation of each class at a time. A slice exceeds its time by one block (16 KB) or one step
+               at most. A call without steps is one step; what may block (file) runs on the spot.
+     sync      offloaded; spins for the result, for at most desc.sync_ns, then suspends. Completions of others are
+               filed with their owners.
+     async     offloaded; suspends.
+     auto      measures, for each kind, class and octave of sizes, what the work costs here and on the backend under
+               its present load, and picks what is cheapest: for latency-critical work the time to the result, plus
+               what others wait while it has the loop (it spins only if no other such work is ready or out); for batch
+               the loop's time, or, while the loop has nothing else to do, the time to the result. What is longer than
+               a slice is sliced, not run on the spot. The choice changes when another is cheaper by a fifth; each 16th
+               to 512th operation tries another. A backend that completes nothing for desc.stall_ns, or until an
+               operation times out, is avoided, but for a try now and then. */
 
 #define OL_POLICY_RULES 64
 
 typedef struct ol_rule {
     uint8_t kind; /* OL_OP_..., 0 any */
     uint8_t cls;  /* OL_LATENCY, OL_BATCH, 0 any */
-    uint8_t mode; /* OL_SOFTWARE, OL_SYNC, OL_ASYNC */
+    uint8_t mode; /* OL_SOFTWARE to OL_AUTO */
     uint8_t full; /* OL_FULL_...; 0 means software for latency, wait for batch */
     uint32_t reserved;
     uint64_t min, max; /* bytes, inclusive; max 0 means no limit */
-    char backend[16];  /* "" for software */
+    char backend[16];  /* "" for software and sliced */
 } ol_rule;
 
 typedef struct ol_policy {
@@ -965,12 +1030,31 @@ typedef struct ol_policy {
 } ol_policy;
 
 /* Parses text (or a preset's name, "pool" or "thesis"). On error *out is unchanged and err, if not NULL, gets a text
-   with the line number. 0, -EINVAL, -ENOTSUP (sliced, auto), -ENOSPC (too many rules). */
+   with the line number. 0, or -EINVAL. */
 OL_API int ol_policy_parse(const char *text, ol_policy *out, char *err, size_t err_len);
 
 /* Puts a table in force for the operations submitted from now on. -EINVAL: a rule is malformed or names a backend that
    the loop does not have (see ol_error); the old table stays. From the loop's thread. */
 OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy);
+
+/* Writes a table as text that ol_policy_parse reads back to the same table; len and result as those of ol_loop_dump. */
+OL_API int ol_policy_print(const ol_policy *policy, char *text, size_t len);
+
+/* What a loop knows of one kind and class and a range of sizes (below 256 bytes, then an octave each, open from 4M):
+   what it did, and what auto has measured, by how loaded the backend was: [0] asleep, [1] idle, then with fewer than 8,
+   fewer than 32, and more operations in flight. `size` is set by you to sizeof. */
+enum { OL_LOADS = 5 };
+typedef struct ol_cell {
+    uint32_t size;
+    uint32_t choice;       /* auto's at present: OL_SOFTWARE, OL_SYNC or OL_ASYNC */
+    uint64_t min, max;     /* bytes; max 0: no limit */
+    uint64_t n[6];         /* operations by mode, OL_SOFTWARE to OL_ASYNC */
+    int64_t here_ns;       /* time on the loop's own core; 0 here and below: not measured yet */
+    int64_t sync_ns[OL_LOADS], async_ns[OL_LOADS]; /* time to the result */
+} ol_cell;
+
+/* Copies the cell of an operation of `bytes` bytes. 0 or -EINVAL. */
+OL_API int ol_loop_get_cell(const ol_loop *loop, int kind, int cls, uint64_t bytes, ol_cell *cell);
 
 /* The table in force. */
 OL_API void ol_loop_get_policy(const ol_loop *loop, ol_policy *policy);
@@ -982,7 +1066,7 @@ OL_API void ol_loop_get_policy(const ol_loop *loop, ol_policy *policy);
    look never block. submit does no heavy work. A full channel accepts fewer. While it has an operation, a backend may
    use op->next_ and nothing else of the library's members. */
 
-#define OL_BACKEND_VERSION 1
+#define OL_BACKEND_VERSION 2
 
 /* Where completions are announced: from any thread and from signal handlers. It wakes the loop if that sleeps. */
 typedef struct ol_notify ol_notify;
@@ -990,13 +1074,16 @@ OL_API void ol_notify_loop(ol_notify *notify);
 
 enum { /* ol_channel.flags */
     OL_CHANNEL_NOTIFIES = 1, /* calls ol_notify_loop after each completion: the loop may sleep meanwhile */
-    OL_CHANNEL_NO_SYNC = 2   /* its engine shares the loop's core: don't spin for it, suspend */
+    OL_CHANNEL_NO_SYNC = 2,  /* its engine shares the loop's core: don't spin for it, suspend */
+    OL_CHANNEL_ONE_QUEUE = 4, /* depth is for all classes and sorts together */
+    OL_CHANNEL_VERIFY = 8    /* hardware: an inflate counts if the checksum that its zlib or gzip stream has is right */
 };
 
 typedef struct ol_channel {
     void *self;     /* handed to the functions below */
     uint32_t depth; /* how many may be in flight, at least 1; for each class, and apart for calls and files */
     uint32_t flags;
+    uint32_t reserve; /* with OL_CHANNEL_ONE_QUEUE: so many are for latency-critical work only; less than depth */
 } ol_channel;
 
 struct ol_backend {
@@ -1023,6 +1110,8 @@ struct ol_backend {
        loop completes it with -ECANCELED. 0 or a negative errno. NULL: the loop opens a new channel and forgets this
        one. */
     int (*forked)(void *channel);
+    /* Would the next submit have to wake an engine, which takes longer? O(1). NULL: never. */
+    int (*asleep)(void *channel);
 };
 
 typedef struct ol_threads_desc {
@@ -1041,6 +1130,17 @@ OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc);
 
 /* Stops the threads and frees it. -EBUSY while a loop uses it. */
 OL_API int ol_threads_destroy(ol_backend *backend);
+
+/* `size` is set by you to sizeof. Utilisation: 1 - idle_ns / (workers * elapsed_ns). From any thread. 0 or -EINVAL. */
+typedef struct ol_threads_stats {
+    uint32_t size;
+    uint32_t workers;    /* threads that run */
+    uint32_t asleep;     /* of these, now */
+    uint32_t loops;      /* that use it */
+    uint64_t idle_ns;    /* what all of them have spun and slept, up to the last time that each found work */
+    uint64_t elapsed_ns; /* since they were started */
+} ol_threads_stats;
+OL_API int ol_threads_get_stats(ol_backend *backend, ol_threads_stats *stats);
 
 #endif /* OFFLOAD_H */
 
@@ -1067,6 +1167,7 @@ OL_API int ol_threads_destroy(ol_backend *backend);
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1356,7 +1457,8 @@ static void ol__sys_nap(void) {
     X(OL__E_DRAIN, ETIMEDOUT, "coroutines or operations were still alive when the time was over")                      \
     X(OL__E_TIMER, EINVAL, "the timer and its function must not be NULL")                                              \
     X(OL__E_POLICY, EINVAL, "the policy is malformed: ol_policy_parse names the line")                                 \
-    X(OL__E_POLICY_MODE, ENOTSUP, "the modes sliced and auto are not in this version: use software, sync or async")    \
+    X(OL__E_STATS, EINVAL, "kind, class or what is out of its range, or a pointer NULL")                               \
+    X(OL__E_DEVICE, EIO, "the device's output does not match its checksum: run it again, or in software")              \
     X(OL__E_POOL_BUSY, EBUSY, "a loop uses the pool: destroy the loops first")                                         \
     X(OL__E_CHANNELS, ENOSPC, "the pool serves 256 loops at most: create another one")
 
@@ -1660,7 +1762,43 @@ typedef struct ol__lane { /* a loop's channel to a backend */
     uint32_t in_backend;
     uint32_t forks; /* of the process, when the channel was opened */
     ol__line line[4];
+    int64_t looked;     /* when completions were last looked for */
+    int64_t progress;   /* when it last completed something, or began to have something to complete */
+    uint32_t shun;      /* it stalled: auto tries it only once in so many operations, */
+    uint32_t shun_left; /* and so many are left until then */
+    float submit_ns[2]; /* the loop's time for handing over one operation: awake, asleep */
+    float reap_ns;      /* ... and for taking it back */
 } ol__lane;
+
+typedef struct ol__cell { /* what is known of a kind, class and range of sizes */
+    uint64_t n[6];        /* operations by mode */
+    float ns[3][OL_LOADS]; /* of OL__HERE ([0] only), OL__ASYNC, OL__SYNC: moving averages, 0 unknown */
+    uint8_t choice;       /* which of the three */
+    uint8_t other;        /* which of the rest is tried next */
+    uint16_t timed;       /* counts operations between two that are timed, */
+    uint16_t probe;       /* ... and down to one that tries another way */
+    uint16_t interval;    /* between two of those */
+} ol__cell;
+enum { OL__HERE = 0, OL__ASYNC = 1, OL__SYNC = 2, OL__BUCKETS = 16 };
+
+typedef struct ol__sample { /* an operation whose times are taken */
+    int64_t begin;
+    int64_t handed; /* to the backend */
+    float submit_ns;
+    uint8_t next;  /* of the free ones */
+    uint8_t count; /* for the histograms */
+    uint8_t learn; /* for auto: 1 + its way */
+    uint8_t load;
+} ol__sample;
+
+typedef struct ol__slicer { /* one for each class */
+    ol_op *op;         /* under way */
+    ol__queue waiting;
+    uint32_t waiting_n;
+    int first;
+    int64_t spent; /* on op */
+    ol_exec *exec; /* made at first use */
+} ol__slicer;
 
 enum { OL__CALLS = 1, OL__OF_BATCH = 2 }; /* a line's number, and a ring's, is the sum of what it is for */
 enum { OL__LANES = 9 };                   /* software, seven of the application's, the shared pool */
@@ -1674,6 +1812,7 @@ struct ol_loop {
     uint32_t gen_seed;
     int64_t now;
     int64_t polled; /* when the kernel was last asked */
+    int64_t slept;  /* ... and when the loop last slept in it */
     uint32_t skipped; /* rounds since then */
     ol__slot *slot;
     uint32_t slots;
@@ -1699,6 +1838,7 @@ struct ol_loop {
     uint32_t budget;  /* what the running coroutine may still do without suspending */
     ol__queue ready[3];
     uint32_t latency_streak;
+    uint32_t ran;     /* resumes and callbacks in the last round */
     ol_co *current;   /* the running coroutine */
     uint32_t callback_part; /* that of the running callback */
     uint32_t guest_part;    /* that of the event that the guest handles */
@@ -1708,6 +1848,12 @@ struct ol_loop {
     uint32_t lanes;
     uint32_t ops; /* accepted, not complete */
     ol_exec *exec;
+    ol__slicer slicer[2];
+    ol__cell (*cell)[2][OL__BUCKETS];   /* by kind - 1, class - 1, size */
+    ol_histogram (*times)[2][OL_TIME_LAG]; /* by kind - 1, class - 1, what */
+    ol_histogram lag;
+    ol__sample sample[256]; /* [0].next heads the free ones, 0 ends them */
+    uint32_t sampled;       /* operations since the last that was counted */
     struct epoll_event *event;
     ol_policy policy;
     uint8_t rule_lane[OL_POLICY_RULES];
@@ -2033,7 +2179,13 @@ OL_API int ol_sleep(ol_co *co, int64_t ns) {
 }
 
 static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag);
-enum { OL__OP_CLASS = 3, OL__OP_CANCEL = 4, OL__OP_EXPIRED = 8, OL__OP_AWAITED = 16 }; /* op.flags_ */
+enum { /* op.flags_ */
+    OL__OP_CLASS = 3,
+    OL__OP_CANCEL = 4,
+    OL__OP_EXPIRED = 8,
+    OL__OP_AWAITED = 16,
+    OL__OP_ELSE_HERE = 32 /* runs in software if the backend has no room */
+};
 
 static void ol__queue_leave(ol_co *co);
 
@@ -3322,10 +3474,15 @@ struct ol_exec {
     struct isal_zstream *deflate;
     struct inflate_state *inflate;
     uint8_t *level_buffer;
-#else
-    char none;
 #endif
+    uint64_t left;  /* of the operation under way: input that was not looked at, */
+    uint64_t room;  /* output that the codec was not given, */
+    uint64_t piece; /* most input, or output, of one step, */
+    uint32_t check; /* running checksum, */
+    int way;        /* OL__CODING, ... */
 };
+enum { OL__CODING = 0, OL__STORING = 1, OL__SPILLED = 2 };
+enum { OL__BLOCK = 16384 }; /* bytes of a step where time matters: some ten microseconds of a codec */
 
 OL_API ol_exec *ol_exec_create(void) { return (ol_exec *)ol__zalloc(sizeof(ol_exec)); }
 static void ol__exec_clear(ol_exec *exec) {
@@ -3340,6 +3497,8 @@ OL_API void ol_exec_destroy(ol_exec *exec) {
     if (exec) ol__exec_clear(exec);
     OL_SYS_FREE(exec);
 }
+
+static uint64_t ol__least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static int64_t ol__op_fail(ol_op *op, enum ol__situation situation) {
     op->err = (uint8_t)situation;
@@ -3381,13 +3540,13 @@ static uint32_t ol__crc32(uint32_t crc, const void *data, uint64_t n) { /* eight
 OL_API uint64_t ol_deflate_bound(uint64_t len) { return len + 5 * (len / 65535 + 1) + 18; }
 
 #if defined(OFFLOAD_ISAL)
-enum { OL__STATIC_UP_TO = 8192, OL__PIECE = OL_SYS_PIECE };
+enum { OL__STATIC_UP_TO = 8192 };
 
 static uint32_t ol__check(int format, uint32_t running, const void *p, uint64_t n) {
     if (format == OL_GZIP) return ol__crc32(running, p, n);
     if (format == OL_RAW) return 0;
     for (const uint8_t *b = (const uint8_t *)p; n;) {
-        const uint64_t piece = n < OL__PIECE ? n : (uint64_t)OL__PIECE;
+        const uint64_t piece = ol__least(n, OL_SYS_PIECE);
         running = isal_adler32(running, b, piece);
         b += piece;
         n -= piece;
@@ -3397,30 +3556,33 @@ static uint32_t ol__check(int format, uint32_t running, const void *p, uint64_t 
 
 /* Stored blocks (RFC 1951 section 3.2.4): what a deflate falls back to when compressing gains nothing. */
 static uint64_t ol__stored_size(uint64_t len) { return len + 5 * (len / 65535 + (len % 65535 || !len)); }
-static uint64_t ol__store(uint8_t *out, const uint8_t *src, uint64_t len, int final) {
-    uint8_t *const begin = out;
-    do {
-        const uint32_t n = len < 65535 ? (uint32_t)len : 65535u;
-        len -= n;
-        *out++ = (uint8_t)(final && !len);
+
+/* Stores the next piece, of whole blocks; -1: more to do, else the bytes of all. */
+static int64_t ol__store(ol_exec *x, const ol_op *op, uint8_t *out, int final) {
+    const uint8_t *src = (const uint8_t *)op->src + (op->len - x->left);
+    out += (op->len - x->left) / 65535 * 65540;
+    for (uint64_t done = 0; done < x->piece; done += 65535) {
+        const uint32_t n = (uint32_t)ol__least(x->left, 65535);
+        x->left -= n;
+        *out++ = (uint8_t)(final && !x->left);
         *out++ = (uint8_t)n;
         *out++ = (uint8_t)(n >> 8);
         *out++ = (uint8_t)~n;
         *out++ = (uint8_t)(~n >> 8);
         if (n) memcpy(out, src, n);
+        x->check = ol__check(op->format, x->check, src, n);
         out += n;
         src += n;
-    } while (len);
-    return (uint64_t)(out - begin);
+        if (!x->left) return (int64_t)ol__stored_size(op->len);
+    }
+    return -1;
 }
 
-/* Compresses into at most cap bytes; -1 if that is not enough, -2 without memory. */
-static int64_t ol__deflate_isal(ol_exec *x, const ol_op *op, uint8_t *out, uint64_t cap, int final) {
+/* Sets the codec up; -1 if it can't, -2 without memory. */
+static int ol__deflate_open(ol_exec *x, const ol_op *op, uint8_t *out) {
     enum { BUFFER = ISAL_DEF_LVL3_DEFAULT > ISAL_DEF_LVL2_DEFAULT ? ISAL_DEF_LVL3_DEFAULT : ISAL_DEF_LVL2_DEFAULT };
-    const uint8_t *src = (const uint8_t *)op->src;
-    uint64_t left = op->len, room = cap;
     int level = op->level;
-    if (level == OL_LEVEL_AUTO) level = left <= OL__STATIC_UP_TO ? OL_LEVEL_STATIC : OL_LEVEL_1;
+    if (level == OL_LEVEL_AUTO) level = op->len <= OL__STATIC_UP_TO ? OL_LEVEL_STATIC : OL_LEVEL_1;
     if (!x->deflate) x->deflate = (struct isal_zstream *)OL_SYS_MALLOC(sizeof *x->deflate);
     if (level != OL_LEVEL_STATIC && !x->level_buffer) x->level_buffer = (uint8_t *)OL_SYS_MALLOC(BUFFER);
     if (!x->deflate || (level != OL_LEVEL_STATIC && !x->level_buffer)) return -2;
@@ -3437,24 +3599,28 @@ static int64_t ol__deflate_isal(ol_exec *x, const ol_op *op, uint8_t *out, uint6
         return -1;
     z->next_out = out;
     z->avail_in = z->avail_out = 0; /* isal_deflate_init leaves them */
-    for (;;) {
-        if (!z->avail_in && left) {
-            z->next_in = (uint8_t *)(uintptr_t)src;
-            z->avail_in = left < OL__PIECE ? (uint32_t)left : (uint32_t)OL__PIECE;
-            src += z->avail_in;
-            left -= z->avail_in;
-        }
-        if (!z->avail_out && room) {
-            z->avail_out = room < OL__PIECE ? (uint32_t)room : (uint32_t)OL__PIECE;
-            room -= z->avail_out;
-        }
-        z->flush = left ? NO_FLUSH : SYNC_FLUSH;
-        z->end_of_stream = (uint16_t)(final && !left);
-        if (isal_deflate(z) != COMP_OK) return -1;
-        const int over = !left && !z->avail_in && (final ? z->internal_state.state == ZSTATE_END : z->avail_out > 0);
-        if (over) return (int64_t)(cap - room - z->avail_out);
-        if (!z->avail_out && !room) return -1;
+    return 0;
+}
+
+/* Compresses the next piece into at most cap bytes: OL_MORE, or the bytes of all; -1 if cap is not enough. */
+static int64_t ol__deflate_piece(ol_exec *x, const ol_op *op, uint64_t cap, int final) {
+    struct isal_zstream *z = x->deflate;
+    if (!z->avail_in && x->left) {
+        z->next_in = (uint8_t *)(uintptr_t)op->src + (op->len - x->left);
+        z->avail_in = (uint32_t)ol__least(x->left, x->piece);
+        x->left -= z->avail_in;
+        x->check = ol__check(op->format, x->check, z->next_in, z->avail_in);
     }
+    if (!z->avail_out && x->room) {
+        z->avail_out = (uint32_t)ol__least(x->room, OL_SYS_PIECE);
+        x->room -= z->avail_out;
+    }
+    z->flush = x->left ? NO_FLUSH : SYNC_FLUSH;
+    z->end_of_stream = (uint16_t)(final && !x->left);
+    if (isal_deflate(z) != COMP_OK) return -1;
+    const int over = !x->left && !z->avail_in && (final ? z->internal_state.state == ZSTATE_END : z->avail_out > 0);
+    if (over) return (int64_t)(cap - x->room - z->avail_out);
+    return !z->avail_out && !x->room ? -1 : OL_MORE;
 }
 
 static uint64_t ol__put_header(uint8_t *out, int format) {
@@ -3481,23 +3647,38 @@ static ol_stream *ol__stream_of(ol_op *op, ol_stream *whole) {
     return s;
 }
 
-static int64_t ol__deflate(ol_exec *x, ol_op *op) {
+/* One piece; OL_MORE: call it again. */
+static int64_t ol__deflate(ol_exec *x, ol_op *op, int first) {
     ol_stream whole, *s = ol__stream_of(op, &whole);
     const int final = s == &whole || op->final;
     uint8_t header[10], *out = (uint8_t *)op->dst;
     const uint64_t head = s->started ? 0 : ol__put_header(header, op->format);
     const uint64_t extra = head + (final ? ol__trailer_size(op->format) : 0);
     if (op->cap < extra) return ol__op_fail(op, OL__E_NO_ROOM);
-    const uint64_t room = op->cap - extra, stored = ol__stored_size(op->len);
-    int64_t n = ol__deflate_isal(x, op, out + head, room, final);
-    if (n == -2) return ol__op_fail(op, OL__E_NO_MEMORY);
-    if (n < 0 || (uint64_t)n > stored) {
-        if (stored > room) return ol__op_fail(op, OL__E_NO_ROOM);
-        n = (int64_t)ol__store(out + head, (const uint8_t *)op->src, op->len, final);
+    const uint64_t room = op->cap - extra;
+    int64_t n = 0;
+    if (first) {
+        x->left = op->len;
+        x->room = room;
+        x->check = s->check;
+        x->way = OL__CODING;
+        n = ol__deflate_open(x, op, out + head);
+        if (n == -2) return ol__op_fail(op, OL__E_NO_MEMORY);
     }
+    if (x->way == OL__CODING) {
+        if (n == 0) n = ol__deflate_piece(x, op, room, final);
+        if (n == OL_MORE) return n;
+        if (n < 0 || (uint64_t)n > ol__stored_size(op->len)) {
+            if (ol__stored_size(op->len) > room) return ol__op_fail(op, OL__E_NO_ROOM);
+            x->way = OL__STORING;
+            x->left = op->len;
+            x->check = s->check;
+        }
+    }
+    if (x->way == OL__STORING && (n = ol__store(x, op, out + head, final)) < 0) return OL_MORE;
     if (head) memcpy(out, header, head);
     s->started = 1;
-    s->check = ol__check(op->format, s->check, op->src, op->len);
+    s->check = x->check;
     s->total += op->len;
     if (final) {
         uint8_t trailer[8];
@@ -3514,7 +3695,7 @@ static int64_t ol__get_header(struct inflate_state *z, ol_op *op) {
     struct isal_zlib_header zlib;
     int r = ISAL_DECOMP_OK;
     z->next_in = (uint8_t *)(uintptr_t)op->src;
-    z->avail_in = op->len < OL__PIECE ? (uint32_t)op->len : (uint32_t)OL__PIECE;
+    z->avail_in = (uint32_t)ol__least(op->len, OL_SYS_PIECE);
     if (op->format == OL_GZIP) {
         isal_gzip_header_init(&gzip);
         r = isal_read_gzip_header(z, &gzip);
@@ -3528,47 +3709,37 @@ static int64_t ol__get_header(struct inflate_state *z, ol_op *op) {
     return r == ISAL_DECOMP_OK ? (int64_t)(z->next_in - (const uint8_t *)op->src) : ol__op_fail(op, OL__E_CORRUPT);
 }
 
-/* Inflates the raw deflate data from `in` on; *used is advanced past it. Bytes written, or a negative errno. When dst
-   is full before the end, one byte of scratch finds out whether anything would have followed. */
-static int64_t ol__inflate_raw(struct inflate_state *z, ol_op *op, uint64_t *used, int final) {
-    const uint8_t *in = (const uint8_t *)op->src + *used;
-    uint64_t left = op->len - *used, room = op->cap;
+/* Inflates the next piece of the raw deflate data: OL_MORE, 0 at the end, or a negative errno. When dst is full before
+   the end, one byte of scratch finds out whether anything would have followed. */
+static int64_t ol__inflate_piece(ol_exec *x, ol_op *op, int final) {
+    struct inflate_state *z = x->inflate;
     uint8_t scratch = 0;
-    int spilled = 0;
-    z->next_in = (uint8_t *)(uintptr_t)in;
-    z->next_out = (uint8_t *)op->dst;
-    z->avail_in = z->avail_out = 0;
-    for (;;) {
-        if (!z->avail_in && left) {
-            z->avail_in = left < OL__PIECE ? (uint32_t)left : (uint32_t)OL__PIECE;
-            left -= z->avail_in;
-        }
-        if (!z->avail_out && room) {
-            z->avail_out = room < OL__PIECE ? (uint32_t)room : (uint32_t)OL__PIECE;
-            room -= z->avail_out;
-        } else if (!z->avail_out) { /* not twice: what fills the scratch ends this */
-            z->next_out = &scratch;
-            z->avail_out = 1;
-            spilled = 1;
-        }
-        const uint32_t had_in = z->avail_in, had_out = z->avail_out;
-        if (isal_inflate(z) != ISAL_DECOMP_OK) return ol__op_fail(op, OL__E_CORRUPT);
-        if (spilled && !z->avail_out) return ol__op_fail(op, OL__E_NO_ROOM);
-        if (z->block_state == ISAL_BLOCK_FINISH || (z->avail_in == had_in && z->avail_out == had_out)) break;
+    if (!z->avail_in && x->left) {
+        z->avail_in = (uint32_t)ol__least(x->left, x->piece);
+        x->left -= z->avail_in;
     }
-    const uint64_t back = (uint64_t)(z->read_in_length > 0 ? z->read_in_length / 8 : 0);
+    if (!z->avail_out && x->room) {
+        z->avail_out = (uint32_t)ol__least(x->room, x->piece);
+        x->room -= z->avail_out;
+    } else if (!z->avail_out) { /* not twice: what fills the scratch ends this */
+        z->avail_out = 1;
+        x->way = OL__SPILLED;
+    }
+    if (x->way == OL__SPILLED) z->next_out = &scratch;
+    const uint32_t had_in = z->avail_in, had_out = z->avail_out;
+    const uint8_t *const out = z->next_out;
+    if (isal_inflate(z) != ISAL_DECOMP_OK) return ol__op_fail(op, OL__E_CORRUPT);
+    if (x->way == OL__SPILLED && !z->avail_out) return ol__op_fail(op, OL__E_NO_ROOM);
+    x->check = ol__check(op->format, x->check, out, had_out - z->avail_out);
+    if (z->block_state != ISAL_BLOCK_FINISH && (z->avail_in != had_in || z->avail_out != had_out)) return OL_MORE;
     const int ended = z->block_state == ISAL_BLOCK_FINISH;
     /* between two blocks, at a byte boundary, with all input taken; HDR: it looked for a header and found no byte */
     const int header = z->block_state == ISAL_BLOCK_NEW_HDR || (z->block_state == ISAL_BLOCK_HDR && !z->tmp_in_size);
     const int between = header && z->read_in_length == 0 && !z->avail_in; /* and so nothing is left */
-    if (final ? !ended : !between) return ol__op_fail(op, OL__E_CORRUPT);
-    *used += (uint64_t)(z->next_in - in) - back;
-    return (int64_t)(op->cap - room - (spilled ? 0 : z->avail_out));
+    return (final ? ended : between) ? 0 : ol__op_fail(op, OL__E_CORRUPT);
 }
 
-static int64_t ol__inflate(ol_exec *x, ol_op *op) {
-    ol_stream whole, *s = ol__stream_of(op, &whole);
-    const int final = s == &whole || op->final;
+static int64_t ol__inflate_open(ol_exec *x, ol_op *op, const ol_stream *s) {
     uint64_t used = 0;
     if (!x->inflate) x->inflate = (struct inflate_state *)OL_SYS_MALLOC(sizeof *x->inflate);
     if (!x->inflate) return ol__op_fail(op, OL__E_NO_MEMORY);
@@ -3583,25 +3754,60 @@ static int64_t ol__inflate(ol_exec *x, ol_op *op) {
     uint8_t *dict = (uint8_t *)(uintptr_t)op->u.codec.dict;
     if (op->dict_len && isal_inflate_set_dict(x->inflate, dict, op->dict_len) != COMP_OK)
         return ol__op_fail(op, OL__E_CORRUPT);
-    const int64_t n = ol__inflate_raw(x->inflate, op, &used, final);
-    if (n < 0) return n;
-    const uint32_t check = ol__check(op->format, s->check, op->dst, (uint64_t)n);
+    x->inflate->next_in = (uint8_t *)(uintptr_t)op->src + used;
+    x->inflate->next_out = (uint8_t *)op->dst;
+    x->inflate->avail_in = x->inflate->avail_out = 0;
+    x->left = op->len - used;
+    x->room = op->cap;
+    x->check = s->check;
+    x->way = OL__CODING;
+    return 0;
+}
+
+/* One piece; OL_MORE: call it again. */
+static int64_t ol__inflate(ol_exec *x, ol_op *op, int first) {
+    ol_stream whole, *s = ol__stream_of(op, &whole);
+    const int final = s == &whole || op->final;
+    int64_t r = first ? ol__inflate_open(x, op, s) : 0;
+    if (r == 0) r = ol__inflate_piece(x, op, final);
+    if (r < 0) return r; /* OL_MORE, too */
+    struct inflate_state *z = x->inflate;
+    const uint64_t back = (uint64_t)(z->read_in_length > 0 ? z->read_in_length / 8 : 0);
+    const uint64_t n = op->cap - x->room - (x->way == OL__SPILLED ? 0 : z->avail_out);
+    uint64_t used = (uint64_t)(z->next_in - (const uint8_t *)op->src) - back;
     if (final) {
         uint8_t trailer[8];
         const uint64_t size = ol__trailer_size(op->format);
-        ol__make_trailer(trailer, op->format, check, s->total + (uint64_t)n);
+        ol__make_trailer(trailer, op->format, x->check, s->total + n);
         if (op->len - used < size || (size && memcmp((const uint8_t *)op->src + used, trailer, size) != 0))
             return ol__op_fail(op, OL__E_CORRUPT);
         used += size;
         s->finished = 1;
     }
     s->started = 1;
-    s->check = check;
-    s->total += (uint64_t)n;
+    s->check = x->check;
+    s->total += n;
     op->used = used;
-    return n;
+    return (int64_t)n;
 }
 #endif
+
+/* What hardware has inflated counts if the checksum that the stream carries is that of the output. */
+static void ol__verify(ol_op *op) {
+#if defined(OFFLOAD_ISAL)
+    const uint64_t size = ol__trailer_size(op->format), n = (uint64_t)op->result;
+    uint8_t trailer[8];
+    if (op->kind != OL_OP_INFLATE || op->result < 0 || op->u.codec.stream || !size) return;
+    int wrong = n > op->cap || op->used < size || op->used > op->len;
+    if (!wrong) {
+        ol__make_trailer(trailer, op->format, ol__check(op->format, op->format == OL_ZLIB, op->dst, n), n);
+        wrong = memcmp((const uint8_t *)op->src + op->used - size, trailer, size) != 0;
+    }
+    if (wrong) op->result = ol__op_fail(op, OL__E_DEVICE);
+#else
+    (void)op;
+#endif
+}
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>files: what an operation of kind "file" does, on whatever thread it runs                                       */
@@ -3723,31 +3929,50 @@ static int ol__file_try(ol_op *op) {
 enum { OL__OP_MAGIC = 0x0f1d };
 enum { /* op.state_ */
     OL__IDLE = 0,
-    OL__STAGED = 1,  /* in a lane's list, to be submitted */
-    OL__PARKED = 2,  /* in a lane's list, waiting for room */
-    OL__BACKEND = 3, /* a backend has it */
-    OL__FINISHED = 4 /* complete, to be reported */
+    OL__STAGED = 1,   /* in a lane's list, to be submitted */
+    OL__PARKED = 2,   /* in a lane's list, waiting for room */
+    OL__BACKEND = 3,  /* a backend has it */
+    OL__FINISHED = 4, /* complete, to be reported */
+    OL__SLICING = 5   /* in a slicer's line, or under way there */
 };
 
-static int64_t ol__execute(ol_exec *x, ol_op *op) {
+/* One step of an operation, of x->piece bytes: OL_MORE, or its result. */
+static int64_t ol__step(ol_exec *x, ol_op *op, int first) {
+    int64_t r;
     switch (op->kind) {
-    case OL_OP_CALL: {
-        const int64_t r = op->u.call.fn(op->u.call.arg);
+    case OL_OP_CALL:
+        r = op->u.call.fn(op->u.call.arg);
+        if (r == OL_MORE && op->format == OL_STEPS) return r;
         op->err = OL__E_RESULT;
-        return r;
+        return r == OL_MORE ? OL_MORE + 1 : r; /* no errno anyway */
+    case OL_OP_CRC32: {
+        if (first) x->left = op->len;
+        if (first) x->check = op->u.crc;
+        const uint64_t n = ol__least(x->left, 16 * x->piece); /* it is some thirty times as fast as a codec */
+        x->check = ol__crc32(x->check, (const char *)op->src + (op->len - x->left), n);
+        x->left -= n;
+        return x->left ? OL_MORE : (int64_t)x->check;
     }
-    case OL_OP_CRC32: return ol__crc32(op->crc, op->src, op->len);
 #if defined(OFFLOAD_ISAL)
-    case OL_OP_DEFLATE: return x ? ol__deflate(x, op) : ol__op_fail(op, OL__E_NO_MEMORY);
-    case OL_OP_INFLATE: {
-        const int64_t r = x ? ol__inflate(x, op) : ol__op_fail(op, OL__E_NO_MEMORY);
+    case OL_OP_DEFLATE: return ol__deflate(x, op, first);
+    case OL_OP_INFLATE:
+        r = ol__inflate(x, op, first);
         /* a chunk that had too little room can be repeated; a corrupt one ends its stream */
         if (r == -EBADMSG && op->u.codec.stream) op->u.codec.stream->failed = 1;
         return r;
-    }
 #endif
-    default: (void)x; return ol__file_execute(op); /* ol__op_check lets no other kind come here */
+    default: return ol__file_execute(op); /* ol__op_check lets no other kind come here */
     }
+}
+
+static int64_t ol__execute(ol_exec *x, ol_op *op) {
+    ol_exec none;
+    int64_t r;
+    if (!x && (op->kind == OL_OP_DEFLATE || op->kind == OL_OP_INFLATE)) return ol__op_fail(op, OL__E_NO_MEMORY);
+    if (!x) x = &none;
+    x->piece = OL_SYS_PIECE;
+    for (int first = 1; (r = ol__step(x, op, first)) == OL_MORE;) first = 0;
+    return r;
 }
 
 static ol_op *ol__prep(ol_op *op, int kind, const void *src, uint64_t len, void *dst, uint64_t cap) {
@@ -3787,13 +4012,17 @@ OL_API ol_op *ol_prep_inflate_chunk(ol_op *op, int format, void *dst, uint64_t c
     return ol__prep_codec(op, OL_OP_INFLATE, format, dst, cap, src, len, stream, dict, dict_len, final);
 }
 OL_API ol_op *ol_prep_crc32(ol_op *op, uint32_t start, const void *src, uint64_t len) {
-    ol__prep(op, OL_OP_CRC32, src, len, NULL, 0)->crc = start;
+    ol__prep(op, OL_OP_CRC32, src, len, NULL, 0)->u.crc = start;
     return op;
 }
 OL_API ol_op *ol_prep_call(ol_op *op, int64_t (*fn)(void *arg), void *arg) {
     ol__prep(op, OL_OP_CALL, NULL, 0, NULL, 0);
     op->u.call.fn = fn;
     op->u.call.arg = arg;
+    return op;
+}
+OL_API ol_op *ol_prep_steps(ol_op *op, int64_t (*step)(void *arg), void *arg) {
+    ol_prep_call(op, step, arg)->format = OL_STEPS;
     return op;
 }
 
@@ -3904,6 +4133,12 @@ static int ol__range(const char *word, ol_rule *rule) { /* N, N-M, N- */
     return max > 0 && max >= min && !*p;
 }
 
+static int ol__rule_valid(const ol_rule *r) {
+    return r->kind < OL__KINDS && r->cls <= OL_BATCH && r->mode >= OL_SOFTWARE && r->mode <= OL_AUTO &&
+           r->full <= OL_FULL_FAIL && (!r->max || r->max >= r->min) && memchr(r->backend, 0, sizeof r->backend) &&
+           (r->mode <= OL_SLICED) == !r->backend[0];
+}
+
 /* Parses one line into *rule: 1 a rule, 0 nothing, -1 an error described by *what. */
 static int ol__policy_line(const char **p, ol_rule *rule, const char **what) {
     char word[6][24];
@@ -3927,12 +4162,11 @@ static int ol__policy_line(const char **p, ol_rule *rule, const char **what) {
     *what = kind < 0                         ? "op must be any, call, crc32, deflate, inflate or file"
             : cls < 0                        ? "class must be any, latency or batch"
             : !ol__range(word[2], rule)      ? "bytes must be N (from 1), N- or N-M, with K or M"
-            : mode <= 0                      ? "mode must be software, sync or async"
+            : mode <= 0                      ? "mode must be software, sliced, sync, async or auto"
             : full < 0                       ? "when-full must be -, software, wait or fail"
             : strlen(word[4]) > 15           ? "a backend's name has at most 15 characters"
-            : mode != OL_SLICED && (mode == OL_SOFTWARE) != software
-                ? "software needs backend -, the other modes need a backend"
-                : NULL;
+            : (mode <= OL_SLICED) != software ? "software and sliced need backend -, the other modes need a backend"
+                                              : NULL;
     if (*what) return -1;
     rule->kind = (uint8_t)kind;
     rule->cls = (uint8_t)cls;
@@ -3942,12 +4176,12 @@ static int ol__policy_line(const char **p, ol_rule *rule, const char **what) {
     return 1;
 }
 
-static int ol__policy_error(enum ol__situation s, int line, const char *what, char *err, size_t err_len) {
+static int ol__policy_error(int line, const char *what, char *err, size_t err_len) {
     static __thread char text[128];
     snprintf(text, sizeof text, "policy, line %d: %s", line, what);
     if (err && err_len) snprintf(err, err_len, "%s", text);
     ol__last_error = text;
-    return -ol__texts[s].number;
+    return -EINVAL;
 }
 
 OL_API int ol_policy_parse(const char *text, ol_policy *out, char *err, size_t err_len) {
@@ -3966,8 +4200,6 @@ OL_API int ol_policy_parse(const char *text, ol_policy *out, char *err, size_t e
             break;
         }
         if (r) policy.rule[policy.n++] = rule;
-        if (r && (rule.mode == OL_SLICED || rule.mode == OL_AUTO))
-            return ol__policy_error(OL__E_POLICY_MODE, line, ol__texts[OL__E_POLICY_MODE].text, err, err_len);
         while (*p && *p != '\n') p++;
         if (*p) {
             p++;
@@ -3976,7 +4208,45 @@ OL_API int ol_policy_parse(const char *text, ol_policy *out, char *err, size_t e
         if (out) *out = policy;
         return 0;
     }
-    return ol__policy_error(OL__E_POLICY, line, what, err, err_len);
+    return ol__policy_error(line, what, err, err_len);
+}
+
+/* Text that grows in a buffer which may be too small, as with snprintf. */
+typedef struct ol__out {
+    char *text;
+    size_t len, at;
+} ol__out;
+__attribute__((format(printf, 2, 3))) static void ol__say(ol__out *out, const char *format, ...) {
+    const size_t room = out->at < out->len ? out->len - out->at : 0;
+    va_list args;
+    va_start(args, format);
+    const int n = vsnprintf(room ? out->text + out->at : NULL, room, format, args);
+    va_end(args);
+    if (n > 0) out->at += (size_t)n;
+}
+
+static void ol__say_bytes(ol__out *out, uint64_t n) {
+    const int shift = !n || n % 1024 ? 0 : n % (1 << 20) ? 10 : 20;
+    ol__say(out, "%llu%s", (unsigned long long)(n >> shift), shift == 20 ? "M" : shift ? "K" : "");
+}
+
+OL_API int ol_policy_print(const ol_policy *policy, char *text, size_t len) {
+    if (!policy || policy->n > OL_POLICY_RULES || (len && !text)) return ol__fail(OL__E_POLICY);
+    ol__out out = {text, len, 0};
+    ol__say(&out, "# op     class    bytes         mode      backend          when-full\n");
+    for (uint32_t i = 0; i < policy->n; i++) {
+        const ol_rule *r = &policy->rule[i];
+        if (!ol__rule_valid(r)) return ol__fail(OL__E_POLICY);
+        ol__say(&out, "%-8s %-8s ", ol__kind_names[r->kind], ol__class_names[r->cls]);
+        const size_t begin = out.at;
+        ol__say_bytes(&out, r->min);
+        if (r->max != r->min || !r->max) ol__say(&out, "-");
+        if (r->max && r->max != r->min) ol__say_bytes(&out, r->max);
+        const int pad = out.at - begin < 13 ? (int)(13 - (out.at - begin)) : 0;
+        ol__say(&out, "%*s %-9s %-16s %s\n", pad, "", ol__mode_names[r->mode], r->backend[0] ? r->backend : "-",
+                ol__full_names[r->full]);
+    }
+    return (int)out.at;
 }
 
 static uint32_t ol__lane_named(const ol_loop *loop, const char *name) { /* its index, or OL__LANES */
@@ -3990,12 +4260,8 @@ OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy) {
     if (!loop || !policy || policy->n > OL_POLICY_RULES) return ol__fail(OL__E_POLICY);
     for (uint32_t i = 0; i < policy->n; i++) {
         const ol_rule *r = &policy->rule[i];
-        if (r->mode == OL_SLICED || r->mode == OL_AUTO) return ol__fail(OL__E_POLICY_MODE);
-        if (r->kind >= OL__KINDS || r->cls > OL_BATCH || r->mode < OL_SOFTWARE || r->mode > OL_ASYNC ||
-            r->full > OL_FULL_FAIL || (r->max && r->max < r->min) || !memchr(r->backend, 0, sizeof r->backend) ||
-            (r->mode == OL_SOFTWARE) != !r->backend[0])
-            return ol__fail(OL__E_POLICY);
-        const uint32_t to = r->mode == OL_SOFTWARE ? 0 : ol__lane_named(loop, r->backend);
+        if (!ol__rule_valid(r)) return ol__fail(OL__E_POLICY);
+        const uint32_t to = r->backend[0] ? ol__lane_named(loop, r->backend) : 0;
         if (to == OL__LANES) {
             static __thread char text[128];
             snprintf(text, sizeof text,
@@ -4020,6 +4286,196 @@ static int ol__policy_find(const ol_loop *loop, uint32_t kind, uint32_t cls, uin
         if (fits && (!r->kind || r->kind == kind) && (!r->cls || r->cls == cls)) return (int)i;
     }
     return -1;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>stats: what operations cost                                                                                    */
+
+OL_API void ol_histogram_add(ol_histogram *h, int64_t ns) {
+    const uint64_t v = ns > 0 ? (uint64_t)ns : 0;
+    const uint32_t shift = v < 16 ? 0 : 60 - (uint32_t)__builtin_clzll(v); /* leaves four bits, the first one set */
+    const uint64_t i = v < 16 ? v : 8 * shift + (v >> shift);
+    h->n[i < OL_HISTOGRAM ? i : OL_HISTOGRAM - 1]++;
+    h->count++;
+    h->sum += v;
+    if (v > h->max) h->max = v;
+}
+
+OL_API int64_t ol_histogram_at(const ol_histogram *h, double share) {
+    uint64_t left = (uint64_t)((share < 0 ? 0 : share > 1 ? 1 : share) * (double)h->count + 0.5);
+    if (!left) left = 1;
+    for (uint32_t i = 0; i < OL_HISTOGRAM - 1; left -= h->n[i++]) {
+        const uint32_t shift = i < 16 ? 0 : i / 8 - 1;
+        const uint64_t upper = ((uint64_t)(i - 8 * shift + 1) << shift) - 1;
+        if (h->n[i] >= left) return (int64_t)ol__least(upper, h->max);
+    }
+    return (int64_t)h->max;
+}
+
+static void ol__histogram_sum(ol_histogram *to, const ol_histogram *h) {
+    for (uint32_t i = 0; i < OL_HISTOGRAM; i++) to->n[i] += h->n[i];
+    to->count += h->count;
+    to->sum += h->sum;
+    if (h->max > to->max) to->max = h->max;
+}
+
+static uint32_t ol__bucket(uint64_t bytes) {
+    return bytes < 256 ? 0 : (uint32_t)ol__least(56 - (uint32_t)__builtin_clzll(bytes), OL__BUCKETS - 1);
+}
+static ol__cell *ol__cell_of(const ol_loop *loop, uint32_t kind, uint32_t cls, uint64_t bytes) {
+    return &loop->cell[kind - 1][cls - 1][ol__bucket(bytes)];
+}
+
+/* A moving average. One sample moves it up by three eighths at most, so that an interruption doesn't count for much;
+   `half`: by half of the way, when samples are rare. */
+static void ol__average(float *average, float ns, int half) {
+    const float old = *average, most = 4 * old;
+    if (ns < 1) ns = 1; /* 0 means unknown */
+    *average = old <= 0 ? ns : half ? (old + ns) / 2 : old + ((ns < most ? ns : most) - old) / 8;
+}
+
+/* What a way took. If one that was tried costs much less than it used to, what was known of it under other loads is out
+   of date, and it is tried again soon. */
+static void ol__learn(ol__cell *cell, uint32_t way, uint32_t load, int64_t ns, int probe) {
+    const float old = cell->ns[way][load];
+    if (probe && (float)ns < old / 2) {
+        cell->interval = cell->probe = 4;
+        memset(cell->ns[way], 0, sizeof cell->ns[way]);
+        cell->ns[way][load] = old;
+    }
+    ol__average(&cell->ns[way][load], (float)ns, probe);
+}
+
+/* Of what auto decides one in eight is timed, and each that only tries. */
+static int ol__learn_due(ol__cell *cell, uint8_t why) {
+    return why == OL_WHY_PROBE || (why >= OL_WHY_MEASURED && !(cell->timed++ & 7));
+}
+static int ol__count_due(ol_loop *loop) {
+    if (++loop->sampled < loop->desc.sample) return 0;
+    loop->sampled = 0;
+    return 1;
+}
+
+static void ol__times_add(ol_loop *loop, const ol_op *op, int64_t submit, int64_t service, int64_t total) {
+    ol_histogram *h = loop->times[op->kind - 1][(op->flags_ & 3) - 1];
+    if (submit >= 0) ol_histogram_add(&h[OL_TIME_SUBMIT], submit);
+    if (submit >= 0) ol_histogram_add(&h[OL_TIME_QUEUE], total - service - submit);
+    ol_histogram_add(&h[OL_TIME_SERVICE], service);
+    ol_histogram_add(&h[OL_TIME_TOTAL], total);
+}
+
+/* Takes the operation's times from here on, if there is a place: `learn`: 1 + the way that auto is to learn of. */
+static void ol__sample_begin(ol_loop *loop, ol_op *op, uint32_t learn, uint32_t load) {
+    const uint8_t i = loop->sample[0].next;
+    if (!i) return;
+    ol__sample *t = &loop->sample[i];
+    loop->sample[0].next = t->next;
+    op->sample_ = i;
+    t->begin = OL_SYS_NOW();
+    t->submit_ns = 0;
+    t->count = !learn || ol__count_due(loop);
+    t->learn = (uint8_t)learn;
+    t->load = (uint8_t)load;
+}
+static void ol__sample_drop(ol_loop *loop, ol_op *op) {
+    loop->sample[op->sample_].next = loop->sample[0].next;
+    loop->sample[0].next = op->sample_;
+    op->sample_ = 0;
+}
+static void ol__sample_end(ol_loop *loop, ol_op *op) {
+    const ol__sample *t = &loop->sample[op->sample_];
+    const int64_t total = loop->now - t->begin;
+    ol__sample_drop(loop, op);
+    if (op->result == -ECANCELED) return; /* it says nothing of the work */
+    if (t->learn) { /* that the loop was busy and looked late is not the backend's time; that it had to wake up is */
+        const int64_t looked = loop->lane[op->where].looked > loop->slept ? loop->lane[op->where].looked : loop->slept;
+        const int64_t work = (int64_t)t->submit_ns + op->service_ns, most = loop->now - t->handed;
+        int64_t least = looked - t->handed > work ? looked - t->handed : work;
+        if (least > most) least = most;
+        ol__learn(ol__cell_of(loop, op->kind, op->flags_ & 3, op->len), t->learn - 1u, t->load,
+                  op->service_ns ? least : (least + most) / 2, op->why == OL_WHY_PROBE);
+    }
+    if (t->count) ol__times_add(loop, op, (int64_t)t->submit_ns, op->service_ns, total);
+}
+
+static void ol__op_counted(ol_loop *loop, const ol_op *op) {
+    ol__cell_of(loop, op->kind, op->flags_ & 3, op->len)->n[op->mode]++;
+    loop->stats.why[op->why]++;
+}
+
+OL_API int ol_loop_get_times(const ol_loop *loop, int kind, int cls, int what, ol_histogram *out) {
+    if (!loop || !out || kind < 0 || kind >= OL__KINDS || cls < 0 || cls > OL_BATCH || what < 0 || what > OL_TIME_LAG)
+        return ol__fail(OL__E_STATS);
+    memset(out, 0, sizeof *out);
+    if (what == OL_TIME_LAG) *out = loop->lag;
+    for (int k = 1; k < OL__KINDS && what < OL_TIME_LAG; k++)
+        for (int c = OL_LATENCY; c <= OL_BATCH; c++)
+            if ((!kind || kind == k) && (!cls || cls == c)) ol__histogram_sum(out, &loop->times[k - 1][c - 1][what]);
+    return 0;
+}
+
+OL_API int ol_loop_get_cell(const ol_loop *loop, int kind, int cls, uint64_t bytes, ol_cell *out) {
+    if (!loop || !out || kind < 1 || kind >= OL__KINDS || cls < OL_LATENCY || cls > OL_BATCH)
+        return ol__fail(OL__E_STATS);
+    static const uint8_t mode[] = {OL_SOFTWARE, OL_ASYNC, OL_SYNC};
+    const uint32_t size = (uint32_t)ol__least(out->size, sizeof *out), b = ol__bucket(bytes);
+    const ol__cell *cell = ol__cell_of(loop, (uint32_t)kind, (uint32_t)cls, bytes);
+    ol_cell c;
+    memset(&c, 0, sizeof c);
+    c.size = size;
+    c.choice = mode[cell->choice];
+    c.min = b ? (uint64_t)128 << b : 0;
+    c.max = b < OL__BUCKETS - 1 ? ((uint64_t)256 << b) - 1 : 0;
+    memcpy(c.n, cell->n, sizeof c.n);
+    c.here_ns = (int64_t)cell->ns[OL__HERE][0];
+    for (uint32_t i = 0; i < OL_LOADS; i++) c.sync_ns[i] = (int64_t)cell->ns[OL__SYNC][i];
+    for (uint32_t i = 0; i < OL_LOADS; i++) c.async_ns[i] = (int64_t)cell->ns[OL__ASYNC][i];
+    memcpy(out, &c, size);
+    return 0;
+}
+
+static void ol__dump_cells(const ol_loop *loop, ol__out *out) {
+    ol__say(out, "\n%-8s %-8s %9s %10s %10s %10s %10s  %-8s %9s %9s %9s   in ns, backend idle\n", "op", "class",
+            "bytes", "software", "sliced", "sync", "async", "auto", "here", "sync", "async");
+    for (int k = 1; k < OL__KINDS; k++)
+        for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++)
+            for (uint32_t b = 0; b < OL__BUCKETS; b++) {
+                ol_cell c;
+                c.size = sizeof c;
+                (void)ol_loop_get_cell(loop, k, cls, b ? (uint64_t)128 << b : 0, &c);
+                if (!(c.n[OL_SOFTWARE] | c.n[OL_SLICED] | c.n[OL_SYNC] | c.n[OL_ASYNC])) continue;
+                ol__say(out, "%-8s %-8s %8llu+", ol__kind_names[k], ol__class_names[cls], (unsigned long long)c.min);
+                for (int m = OL_SOFTWARE; m <= OL_ASYNC; m++) ol__say(out, " %10llu", (unsigned long long)c.n[m]);
+                ol__say(out, "  %-8s %9lld %9lld %9lld\n", c.here_ns ? ol__mode_names[c.choice] : "-",
+                        (long long)c.here_ns, (long long)c.sync_ns[1], (long long)c.async_ns[1]);
+            }
+}
+
+OL_API int ol_loop_dump(const ol_loop *loop, char *text, size_t len) {
+    static const char *const names[] = {"submit", "queue", "service", "total", "loop lag"};
+    if (!loop || (len && !text)) return ol__fail(OL__E_STATS);
+    ol__out out = {text, len, 0};
+    const ol_loop_stats *t = &loop->stats;
+    ol__say(&out, "loop: %u roots, %u operations in flight, %u fds, %llu rounds, %llu events, busy %.1f%%\n", t->roots,
+            loop->ops, t->fds, (unsigned long long)t->turns, (unsigned long long)t->events,
+            100.0 * (double)t->busy_ns / (double)(t->busy_ns + t->waited_ns + 1));
+    ol__say(&out, "\n%-10s %10s %10s %10s %10s %10s %10s   in ns, of one operation in %u\n", "time", "count", "mean",
+            "p50", "p99", "p99.9", "max", loop->desc.sample);
+    for (int what = OL_TIME_SUBMIT; what <= OL_TIME_LAG; what++) {
+        ol_histogram h;
+        (void)ol_loop_get_times(loop, 0, 0, what, &h);
+        ol__say(&out, "%-10s %10llu %10llu %10lld %10lld %10lld %10llu\n", names[what], (unsigned long long)h.count,
+                (unsigned long long)(h.count ? h.sum / h.count : 0), (long long)ol_histogram_at(&h, 0.5),
+                (long long)ol_histogram_at(&h, 0.99), (long long)ol_histogram_at(&h, 0.999), (unsigned long long)h.max);
+    }
+    ol__dump_cells(loop, &out);
+    ol__say(&out, "\n");
+    for (uint32_t i = OL_WHY_RULE; i <= OL_WHY_STALLED; i++) {
+        ol_op op;
+        op.why = (uint8_t)i;
+        if (t->why[i]) ol__say(&out, "%12llu  %s\n", (unsigned long long)t->why[i], ol_op_why(&op));
+    }
+    return (int)out.at;
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -4062,12 +4518,14 @@ static void ol__co_result(ol_co *co, const ol_op *op) {
 /* op->result is final: tell the owner, through the ready queue. */
 static void ol__op_finish(ol_loop *loop, ol_op *op) {
     if (op->timer_) ol__heap_remove(loop, op->timer_);
+    if (op->sample_) ol__sample_end(loop, op);
     if (op->result == -ECANCELED && (op->flags_ & (OL__OP_CANCEL | OL__OP_EXPIRED))) {
         op->why = OL_WHY_STOPPED;
         op->result = ol__op_fail(op, op->flags_ & OL__OP_CANCEL ? OL__E_OP_CANCELED : OL__E_OP_TIMEOUT);
     } else if (op->result < 0 && !op->err) {
         op->err = OL__E_RESULT;
     }
+    ol__op_counted(loop, op);
     if (!(op->flags_ & OL__OP_AWAITED)) {
         op->state_ = OL__FINISHED;
         ol__push(&loop->ready[ol__op_class(op)], ol__item_op(op));
@@ -4095,12 +4553,20 @@ static void ol__op_report(ol_loop *loop, ol_op *op) {
     ol__part_release(loop, index);
 }
 
+/* On the spot, in one go. */
 static void ol__op_software(ol_loop *loop, ol_op *op, uint8_t why) {
+    ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+    const int count = ol__count_due(loop), learn = ol__learn_due(cell, why);
+    const int64_t begin = count || learn ? OL_SYS_NOW() : 0;
     op->where = 0;
     op->mode = OL_SOFTWARE;
     op->why = why;
     loop->stats.software++;
     op->result = ol__execute(loop->exec, op);
+    if (!count && !learn) return;
+    const int64_t ns = OL_SYS_NOW() - begin;
+    if (learn) ol__learn(cell, OL__HERE, 0, ns, why == OL_WHY_PROBE);
+    if (count) ol__times_add(loop, op, -1, ns, ns);
 }
 
 /* A request to stop: what waits here ends at once, what a backend has it may give back. */
@@ -4110,6 +4576,14 @@ static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
     op->flags_ |= flag;
     if (op->state_ == OL__BACKEND) {
         if (lane->backend->cancel && loop->forks == ol__forks) (void)lane->backend->cancel(lane->channel.self, op);
+        return;
+    }
+    if (op->state_ == OL__SLICING) { /* one that is under way notices it at its next slice */
+        ol__slicer *s = &loop->slicer[ol__op_class(op) - 1];
+        if (!ol__unlink(&s->waiting, ol__item_op(op))) return;
+        s->waiting_n--;
+        op->result = -ECANCELED;
+        ol__op_finish(loop, op);
         return;
     }
     if (op->state_ != OL__STAGED && op->state_ != OL__PARKED) return;
@@ -4125,15 +4599,237 @@ static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
     ol__op_finish(loop, op);
 }
 
-static void ol__stage(ol__line *line, ol_op *op) {
+static void ol__reap_lane(ol_loop *loop, ol__lane *lane);
+
+/* In flight, calls and files apart, whose time says nothing of others, unless there is one queue for all. */
+static uint32_t ol__in_flight(const ol__lane *lane) {
+    const uint32_t n = lane->line[0].in_flight + lane->line[OL__OF_BATCH].in_flight;
+    if (!(lane->channel.flags & OL_CHANNEL_ONE_QUEUE)) return n;
+    return n + lane->line[OL__CALLS].in_flight + lane->line[OL__CALLS + OL__OF_BATCH].in_flight;
+}
+
+static int ol__has_room(const ol__lane *lane, uint32_t which) {
+    if (!(lane->channel.flags & OL_CHANNEL_ONE_QUEUE)) return lane->line[which].in_flight < lane->channel.depth;
+    return ol__in_flight(lane) + (which & OL__OF_BATCH ? lane->channel.reserve : 0) < lane->channel.depth;
+}
+
+/* One that was to be offloaded, and can't be. */
+static void ol__op_here(ol_loop *loop, ol__line *line, ol_op *op, uint8_t why) {
+    line->in_flight--;
+    if (op->sample_) ol__sample_drop(loop, op);
+    ol__op_software(loop, op, why);
+    ol__op_finish(loop, op);
+}
+
+static void ol__stage(ol_loop *loop, ol__lane *lane, ol_op *op) {
+    ol__line *line = &lane->line[ol__op_line(op)];
+    if (!ol__in_flight(lane)) lane->progress = loop->now;
     op->state_ = OL__STAGED;
     line->in_flight++;
     ol__push(&line->staged, ol__item_op(op));
 }
 
-/* Decides where the operation runs, and starts it. 1: it ran, op->result is there; 0: in flight; negative: refused. */
-static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
+/* How loaded a backend is, as in ol_cell. */
+static uint32_t ol__load(const ol__lane *lane) {
+    const uint32_t n = ol__in_flight(lane);
+    if (lane->backend->asleep && lane->backend->asleep(lane->channel.self)) return 0;
+    return n == 0 ? 1 : n < 8 ? 2 : n < 32 ? 3 : 4;
+}
+
+static void ol__shun(ol__lane *lane) {
+    if (!lane->shun) lane->shun = lane->shun_left = 16;
+}
+
+/* Is the lane to be avoided because it completes nothing? -1: yes, but this operation may try it. */
+static int ol__shunned(const ol_loop *loop, ol__lane *lane) {
+    const int stalled = ol__in_flight(lane) && loop->now - lane->progress > loop->desc.stall_ns;
+    if (!stalled && !lane->shun) return 0;
+    ol__shun(lane);
+    if (lane->shun_left) {
+        lane->shun_left--;
+        return 1;
+    }
+    lane->shun = lane->shun_left = lane->shun < 256 ? 2 * lane->shun : 512;
+    return -1;
+}
+
+/* What is known of a way under a load; of one that was not met that of a lower, or else a higher one. */
+static float ol__known(const ol__cell *cell, uint32_t way, uint32_t load) {
+    const float *ns = cell->ns[way];
+    if (way == OL__HERE) return ns[0];
+    for (uint32_t i = load + 1; i-- > 0;)
+        if (ns[i] > 0) return ns[i];
+    while (++load < OL_LOADS)
+        if (ns[load] > 0) return ns[load];
+    return 0;
+}
+
+/* The cheapest way under this load; the present one has an advantage of a fifth, so that what is equal doesn't flap. */
+static uint32_t ol__cheapest(const ol_loop *loop, const ol__lane *lane, const ol__cell *cell, uint32_t cls,
+                             uint32_t load, uint32_t ways) {
+    const int others = ol__ready(loop) || (lane->in_backend && lane->backend->look(lane->channel.self));
+    /* who waits for this loop meanwhile: who is ready, as many as ran in the last round, and half of those whose
+       operations are out */
+    const float waiting = (float)(others ? loop->ran + 1 : 0) +
+                          (float)(lane->line[0].in_flight + lane->line[OL__CALLS].in_flight) / 2;
+    const float took = lane->submit_ns[load == 0] + lane->reap_ns;
+    float cost[3];
+    uint32_t best = cell->choice < ways ? cell->choice : (uint32_t)OL__ASYNC;
+    for (uint32_t way = 0; way < ways; way++) cost[way] = ol__known(cell, way, load);
+    if (cls == OL_LATENCY) {
+        cost[OL__HERE] *= 1 + waiting;
+        cost[OL__ASYNC] += took * waiting;
+        if (ways > OL__SYNC) cost[OL__SYNC] *= 1 + waiting;
+    } else if (others) {
+        cost[OL__ASYNC] = took;
+    }
+    cost[best] *= 0.8f;
+    for (uint32_t way = 0; way < ways; way++)
+        if (cost[way] < cost[best]) best = way;
+    return best;
+}
+
+/* auto: which way an operation goes. ways: 3 if it may wait synchronously, else 2. */
+static uint32_t ol__auto(const ol_loop *loop, ol__lane *lane, ol__cell *cell, ol_op *op, uint32_t load, uint32_t ways) {
+    const int shunned = ol__shunned(loop, lane);
+    op->why = shunned > 0 ? OL_WHY_STALLED : OL_WHY_PROBE;
+    if (shunned) return shunned > 0 ? OL__HERE : OL__ASYNC;
+    for (uint32_t way = 0; way < ways; way++) /* each is tried once at first */
+        if (ol__known(cell, way, load) <= 0) return way;
+    const uint32_t best = ol__cheapest(loop, lane, cell, ol__op_class(op), load, ways);
+    if (cell->probe == 0) {
+        cell->interval = cell->interval < 8 ? 16 : cell->interval < 256 ? (uint16_t)(2 * cell->interval) : 512;
+        cell->probe = cell->interval;
+        cell->other ^= 1;
+        return (best + 1 + (ways > 2 ? cell->other : 0)) % ways;
+    }
+    cell->probe--;
+    op->why = OL_WHY_MEASURED;
+    cell->choice = (uint8_t)best;
+    return best;
+}
+
+/* The mode of an operation whose rule says auto. */
+static uint32_t ol__auto_mode(ol_loop *loop, ol__lane *lane, ol_op *op, int spin) {
+    static const uint8_t mode[] = {OL_SOFTWARE, OL_ASYNC, OL_SYNC};
+    ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+    const uint32_t load = ol__load(lane);
+    if (op->kind == OL_OP_FILE) return OL_ASYNC; /* what may block has no choice */
+    /* who spins keeps others of its class from the loop: only if there are none */
+    const int alone = !loop->ready[OL_LATENCY].head && !lane->line[0].in_flight && !lane->line[OL__CALLS].in_flight;
+    const uint32_t way = ol__auto(loop, lane, cell, op, load, spin && alone && ol__op_class(op) == OL_LATENCY ? 3 : 2);
+    const float here = cell->ns[OL__HERE][0];
+    if (way == OL__HERE && (here > 0 ? here > (float)loop->desc.slice_ns : op->len > OL__BLOCK)) return OL_SLICED;
+    if (way != OL__HERE && ol__learn_due(cell, op->why)) ol__sample_begin(loop, op, 1 + way, load);
+    return mode[way];
+}
+
+/* Accepted: it has its timeout, and ol_close finds it. 0, or -ENOMEM. */
+static int ol__op_accept(ol_loop *loop, ol_op *op) {
+    const int64_t due = op->timeout_us ? ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000) : OL_NEVER;
+    if (op->timeout_us && ol__heap_add(loop, ol__item_op(op), due, OL_NEVER) < 0) {
+        if (op->sample_) ol__sample_drop(loop, op);
+        return (int)(op->result = ol__op_fail(op, OL__E_NO_MEMORY));
+    }
+    if (!op->sample_ && ol__count_due(loop)) ol__sample_begin(loop, op, 0, 0);
+    ol__op_list(loop, op);
+    return 0;
+}
+
+static int ol__op_offload(ol_loop *loop, ol__lane *lane, const ol_rule *rule, ol_op *op) {
+    const uint32_t which = ol__op_line(op), cls = ol__op_class(op);
+    ol__line *line = &lane->line[which];
+    if (!ol__has_room(lane, which)) ol__reap_lane(loop, lane); /* what is complete makes room */
+    const int full = line->parked_n || !ol__has_room(lane, which);
+    const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
+    if (full && (action != OL_FULL_WAIT || line->parked_n >= loop->desc.park_max)) {
+        if (op->sample_) ol__sample_drop(loop, op);
+        if (action != OL_FULL_SOFTWARE) return (int)(op->result = ol__op_fail(op, OL__E_FULL));
+        ol__op_software(loop, op, OL_WHY_FULL);
+        return 1;
+    }
+    if (ol__op_accept(loop, op) < 0) return -ENOMEM;
+    if (action == OL_FULL_SOFTWARE) op->flags_ |= OL__OP_ELSE_HERE;
+    if (!full) {
+        ol__stage(loop, lane, op);
+        return 0;
+    }
+    op->state_ = OL__PARKED;
+    op->why = OL_WHY_PARKED;
+    loop->stats.parked++;
+    ol__push(&line->parked, ol__item_op(op));
+    line->parked_n++;
+    return 0;
+}
+
+static void ol__slice_begin(ol_loop *loop, ol__slicer *s, ol_op *op) {
+    s->op = op;
+    s->first = 1;
+    s->spent = 0;
+    ol__push(&loop->ready[ol__op_class(op)], ol__item_op(op));
+}
+
+static int ol__op_slice(ol_loop *loop, ol_op *op) {
+    ol__slicer *s = &loop->slicer[ol__op_class(op) - 1];
+    if (!s->exec) s->exec = ol_exec_create();
+    if (!s->exec) {
+        ol__op_software(loop, op, op->why);
+        return 1;
+    }
+    if (s->waiting_n >= loop->desc.park_max) return (int)(op->result = ol__op_fail(op, OL__E_FULL));
+    if (ol__op_accept(loop, op) < 0) return -ENOMEM;
+    op->state_ = OL__SLICING;
+    op->mode = OL_SLICED;
+    if (s->op) {
+        ol__push(&s->waiting, ol__item_op(op));
+        s->waiting_n++;
+    } else {
+        ol__slice_begin(loop, s, op);
+    }
+    return 0;
+}
+
+/* Its turn in the ready queue: blocks until the slice's time is over. */
+static void ol__run_slice(ol_loop *loop, ol_op *op) {
+    ol__slicer *s = &loop->slicer[ol__op_class(op) - 1];
+    const int64_t begin = OL_SYS_NOW();
+    int64_t now = begin, r = op->flags_ & (OL__OP_CANCEL | OL__OP_EXPIRED) ? -ECANCELED : OL_MORE;
+    s->exec->piece = ol__least(OL__BLOCK, OL_SYS_PIECE);
+    while (r == OL_MORE && now - begin < loop->desc.slice_ns) {
+        r = ol__step(s->exec, op, s->first);
+        s->first = 0;
+        now = OL_SYS_NOW();
+    }
+    s->spent += now - begin;
+    loop->stats.slices++;
+    if (r == OL_MORE) {
+        ol__push(&loop->ready[ol__op_class(op)], ol__item_op(op));
+        return;
+    }
+    op->result = r;
+    op->service_ns = (uint32_t)ol__least((uint64_t)s->spent, UINT32_MAX);
+    loop->stats.software++;
+    loop->now = now;
+    ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+    if (r != -ECANCELED) ol__learn(cell, OL__HERE, 0, s->spent, op->why == OL_WHY_PROBE);
+    s->op = NULL;
+    if (s->waiting_n) {
+        s->waiting_n--;
+        ol__slice_begin(loop, s, ol__item_to_op(ol__pop(&s->waiting)));
+    }
+    ol__op_finish(loop, op);
+}
+
+/* Decides where the operation runs, and starts it. 1: it ran, op->result is there; 0: in flight; negative: refused.
+   `awaited`: its coroutine may spin for it. */
+static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part, int awaited) {
     const int renewed = ol__after_fork(loop); /* before there is an operation of the child's own */
+    op->where = op->sample_ = 0;
+    op->service_ns = 0;
+    op->flags_ = (uint8_t)cls;
+    op->part_ = part;
+    op->err = OL__E_NONE;
+    op->why = OL_WHY_RULE;
     if (renewed < 0) {
         op->err = OL__E_SYSTEM;
         return (int)(op->result = renewed);
@@ -4142,39 +4838,58 @@ static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part) {
     const ol_rule *rule = found < 0 ? NULL : &loop->policy.rule[found];
     const uint32_t index = found < 0 ? 0 : loop->rule_lane[found];
     ol__lane *lane = &loop->lane[index];
-    op->flags_ = (uint8_t)cls;
-    op->part_ = part;
-    op->err = OL__E_NONE;
-    if (!index || !(lane->backend->kinds >> op->kind & 1)) {
-        ol__op_software(loop, op, index ? OL_WHY_UNSUPPORTED : OL_WHY_RULE);
+    const int spin = awaited && !(lane->channel.flags & OL_CHANNEL_NO_SYNC);
+    uint32_t mode = rule ? rule->mode : (uint32_t)OL_SOFTWARE;
+    if (index && !(lane->backend->kinds >> op->kind & 1)) {
+        mode = OL_SOFTWARE;
+        op->why = OL_WHY_UNSUPPORTED;
+    }
+    if (mode == OL_AUTO) mode = ol__auto_mode(loop, lane, op, spin);
+    if (mode == OL_SOFTWARE || (mode == OL_SLICED && op->kind == OL_OP_FILE)) {
+        ol__op_software(loop, op, op->why);
         return 1;
     }
+    if (mode == OL_SLICED) return ol__op_slice(loop, op);
     op->where = (uint8_t)index;
-    op->mode = rule->mode;
-    op->why = OL_WHY_RULE;
-    ol__line *line = &lane->line[ol__op_line(op)];
-    const int full = line->parked_n || line->in_flight >= lane->channel.depth;
-    const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
-    if (full && action == OL_FULL_SOFTWARE) {
-        ol__op_software(loop, op, OL_WHY_FULL);
-        return 1;
+    op->mode = (uint8_t)(mode == OL_SYNC && spin ? OL_SYNC : OL_ASYNC);
+    return ol__op_offload(loop, lane, rule, op);
+}
+
+/* One call of submit, timed if one of the operations is. */
+static int ol__submit_burst(ol_loop *loop, ol__lane *lane, ol_op **burst, int n) {
+    int timed = 0, asleep = 0;
+    for (int i = 0; i < n; i++) timed |= burst[i]->sample_;
+    if (timed && lane->backend->asleep) asleep = lane->backend->asleep(lane->channel.self) != 0;
+    const int64_t begin = timed ? OL_SYS_NOW() : 0;
+    const int k = lane->backend->submit(lane->channel.self, burst, n);
+    if (!timed || k <= 0) return k;
+    const float each = (float)(OL_SYS_NOW() - begin) / (float)k;
+    ol__average(&lane->submit_ns[asleep], each, 0);
+    for (int i = 0; i < k; i++) {
+        loop->sample[burst[i]->sample_].submit_ns = each;
+        loop->sample[burst[i]->sample_].handed = begin;
     }
-    if (full && (action == OL_FULL_FAIL || line->parked_n >= loop->desc.park_max))
-        return (int)(op->result = ol__op_fail(op, OL__E_FULL));
-    const int64_t due = op->timeout_us ? ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000) : OL_NEVER;
-    if (op->timeout_us && ol__heap_add(loop, ol__item_op(op), due, OL_NEVER) < 0)
-        return (int)(op->result = ol__op_fail(op, OL__E_NO_MEMORY));
-    ol__op_list(loop, op);
-    if (full) {
-        op->state_ = OL__PARKED;
-        op->why = OL_WHY_PARKED;
-        loop->stats.parked++;
-        ol__push(&line->parked, ol__item_op(op));
-        line->parked_n++;
-    } else {
-        ol__stage(line, op);
+    return k;
+}
+
+static void ol__put_back(ol__line *line, ol_op *op) {
+    ol__queue *q = &line->staged;
+    op->state_ = OL__STAGED;
+    ol__item_set_next(ol__item_op(op), q->head);
+    q->head = ol__item_op(op);
+    if (!q->tail) q->tail = q->head;
+}
+
+/* What the backend did not take: it waits at the head of its line, or runs here if its rule would rather have that. */
+static void ol__refused(ol_loop *loop, ol__line *line, ol_op **burst, int n) {
+    for (int i = n; i-- > 0;) {
+        if (burst[i]->flags_ & OL__OP_ELSE_HERE) continue;
+        if (burst[i]->why != OL_WHY_PARKED && burst[i]->why != OL_WHY_SYNC_BOUND) loop->stats.parked++; /* once */
+        burst[i]->why = OL_WHY_PARKED;
+        ol__put_back(line, burst[i]);
     }
-    return 0;
+    for (int i = 0; i < n; i++)
+        if (burst[i]->flags_ & OL__OP_ELSE_HERE) ol__op_here(loop, line, burst[i], OL_WHY_FULL);
 }
 
 /* Submits what is staged, in bursts. What the backend doesn't take stays first in line. */
@@ -4187,29 +4902,19 @@ static void ol__flush_line(ol_loop *loop, ol__lane *lane, ol__line *line) {
             burst[n] = ol__item_to_op(ol__pop(q));
             burst[n]->state_ = OL__BACKEND; /* before another thread sees it */
         }
-        const int k = lane->backend->submit(lane->channel.self, burst, n);
+        const int k = ol__submit_burst(loop, lane, burst, n);
         OL__CHECK(k <= n, "a backend accepted more than it was given");
-        for (int i = n; i-- > (k > 0 ? k : 0);) {
-            burst[i]->state_ = OL__STAGED;
-            if (burst[i]->why == OL_WHY_RULE) loop->stats.parked++;
-            burst[i]->why = OL_WHY_PARKED;
-            ol__item_set_next(ol__item_op(burst[i]), q->head);
-            q->head = ol__item_op(burst[i]);
-            if (!q->tail) q->tail = q->head;
-        }
         if (k > 0) {
             lane->in_backend += (uint32_t)k;
             loop->stats.offloaded += (uint64_t)k;
         }
         if (k < 0) { /* it can't work at all (threads that don't start, say): nothing may be lost */
+            while (n) ol__put_back(line, burst[--n]);
             ol__log(loop, 1, "a backend refused operations: they run in software");
-            while (q->head) {
-                ol_op *op = ol__item_to_op(ol__pop(q));
-                line->in_flight--;
-                ol__op_software(loop, op, OL_WHY_FAILED);
-                ol__op_finish(loop, op);
-            }
+            while (q->head) ol__op_here(loop, line, ol__item_to_op(ol__pop(q)), OL_WHY_FAILED);
+            return;
         }
+        ol__refused(loop, line, burst + k, n - k);
         if (k < n) return;
     }
 }
@@ -4226,17 +4931,26 @@ static void ol__reap_lane(ol_loop *loop, ol__lane *lane) {
         const int most = loop->desc.dequeue_batch < 64 ? (int)loop->desc.dequeue_batch : 64;
         const int n = lane->backend->poll(lane->channel.self, got, most);
         OL__CHECK(n <= most, "a backend handed back more than it was asked for");
+        int timed = 0;
+        for (int i = 0; i < n; i++) timed |= got[i]->sample_;
+        const int64_t begin = timed ? ol__refresh(loop) : 0;
         for (int i = 0; i < n; i++) {
             OL__CHECK(got[i]->state_ == OL__BACKEND, "a backend completed an operation that it doesn't have");
             lane->line[ol__op_line(got[i])].in_flight--;
             lane->in_backend--;
+            if (lane->channel.flags & OL_CHANNEL_VERIFY) ol__verify(got[i]);
+            if (got[i]->result != -ECANCELED) lane->shun = 0;
+            else if (got[i]->flags_ & OL__OP_EXPIRED) ol__shun(lane);
             ol__op_finish(loop, got[i]);
         }
+        if (n > 0) lane->progress = loop->now;
+        if (timed) ol__average(&lane->reap_ns, (float)(OL_SYS_NOW() - begin) / (float)n, 0);
     }
+    lane->looked = loop->now;
     for (uint32_t k = 0; k < 4; k++) {
         ol__line *line = &lane->line[k];
-        for (; line->parked_n && line->in_flight < lane->channel.depth; line->parked_n--)
-            ol__stage(line, ol__item_to_op(ol__pop(&line->parked)));
+        for (; line->parked_n && ol__has_room(lane, k); line->parked_n--)
+            ol__stage(loop, lane, ol__item_to_op(ol__pop(&line->parked)));
     }
 }
 static void ol__reap(ol_loop *loop) {
@@ -4253,7 +4967,7 @@ static int ol__sync_wait(ol_loop *loop, ol_op *op, int64_t begin) {
     for (uint32_t i = 1; loop->sync_op; i++) {
         ol__reap_lane(loop, lane);
         if (!loop->sync_op) break;
-        if (i % 16 == 0 && OL_SYS_NOW() - begin >= loop->desc.sync_ns) {
+        if (i % 16 == 0 && ol__refresh(loop) - begin >= loop->desc.sync_ns) {
             loop->sync_op = NULL;
             op->why = OL_WHY_SYNC_BOUND;
             return 0;
@@ -4272,20 +4986,20 @@ static uint32_t ol__op_cost(const ol_op *op) {
 
 static int ol__op_await(ol_co *co, ol_op *op) {
     ol_loop *loop = co->loop;
-    const int r = ol__op_start(loop, op, op->cls ? op->cls : ol__co_class(co), co->part);
+    const int r = ol__op_start(loop, op, op->cls ? op->cls : ol__co_class(co), co->part, 1);
     if (r) {
+        if (r > 0) ol__op_counted(loop, op);
         ol__co_result(co, op);
         return ol__give(co, r < 0 ? 1 : ol__op_cost(op));
     }
     op->flags_ |= OL__OP_AWAITED;
     op->owner_.co = co;
-    const int spin = op->mode == OL_SYNC && op->state_ == OL__STAGED &&
-                     !(loop->lane[op->where].channel.flags & OL_CHANNEL_NO_SYNC);
+    const int spin = op->mode == OL_SYNC && op->state_ == OL__STAGED;
     const int64_t begin = spin ? OL_SYS_NOW() : 0;
     if (spin && ol__sync_wait(loop, op, begin)) {
         return ol__give(co, ol__cost_of((uint64_t)(OL_SYS_NOW() - begin) / 1000)); /* what it took, as in software */
     }
-    op->mode = OL_ASYNC;
+    if (op->mode == OL_SYNC) op->mode = OL_ASYNC;
     co->link.op = op;
     ol__set_waits(co, OL__W_OP);
     return OL__PENDING;
@@ -4306,13 +5020,12 @@ OL_API int ol_submit(ol_loop *loop, ol_op *op, void (*done)(ol_loop *, ol_op *))
     const uint32_t part = co ? co->part : loop->callback_part;
     uint32_t inherited = co ? ol__co_class(co) : part ? ol__part_class(loop, &loop->part[part]) : 0;
     if (!inherited) inherited = OL_BATCH;
-    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, part);
+    const int r = ol__op_start(loop, op, op->cls ? op->cls : inherited, part, 0);
     if (r < 0) {
         ol__last_error = ol_op_error(op);
         return r;
     }
     op->owner_.done = done;
-    if (op->mode == OL_SYNC) op->mode = OL_ASYNC;
     if (r) {
         ol__op_list(loop, op);
         ol__op_finish(loop, op);
@@ -4333,6 +5046,8 @@ static int ol__file_await(ol_co *co, ol_op *op, uint32_t what) {
     if (!ol__file_try(op)) return ol__op_await(co, op);
     op->why = OL_WHY_CACHE;
     op->mode = OL_SOFTWARE;
+    op->flags_ = (uint8_t)(op->cls ? op->cls : ol__co_class(co));
+    ol__op_counted(co->loop, op);
     ol__co_result(co, op);
     return ol__give(co, 1 + ol__op_cost(op) / 8);
 }
@@ -4377,7 +5092,10 @@ OL_API const char *ol_op_why(const ol_op *op) {
                                        "the backend failed",
                                        "answered from the cache",
                                        "policy; the synchronous wait exceeded its bound",
-                                       "cancelled or timed out"};
+                                       "cancelled or timed out",
+                                       "auto: the cheapest, as measured",
+                                       "auto: tried to learn its cost",
+                                       "auto: the backend makes no progress"};
     return op->why < sizeof text / sizeof *text ? text[op->why] : text[0];
 }
 
@@ -4415,6 +5133,7 @@ typedef struct ol__worker {
     OL_SYS_ATOMIC(ol__pool_channel *) busy; /* the channel that it is completing to */
     OL_SYS_THREAD thread;
     ol_exec exec;
+    OL_SYS_ATOMIC(uint64_t) idle_ns;
     char pad[64];
 } ol__worker;
 
@@ -4429,6 +5148,7 @@ struct ol__pool {
     OL_SYS_ATOMIC(uint32_t) started;
     uint32_t loops;
     int failed;
+    int64_t since; /* when the first thread was started */
     ol__semaphore sleep[2]; /* [1]: the worker that takes no calls, so that calls can't take all */
     ol__worker worker[OL__POOL_WORKERS];
 };
@@ -4471,7 +5191,9 @@ static void ol__pool_wake(ol__pool *pool, int calls) {
 /* Worker: runs one operation and returns it to its loop. From the moment it is on the stack the loop may finish with
    the channel and close it; `busy` keeps it until the notification is out. */
 static void ol__worker_run(ol__worker *w, ol__pool_channel *c, ol_op *op) {
+    const int64_t begin = op->sample_ ? OL_SYS_NOW() : 0;
     op->result = ol__execute(&w->exec, op);
+    if (op->sample_) op->service_ns = (uint32_t)ol__least((uint64_t)(OL_SYS_NOW() - begin), UINT32_MAX);
     OL_SYS_STORE(&w->busy, c, OL_SYS_RELAXED); /* published by the exchange below */
     ol_op *top = OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
     do op->next_ = top;
@@ -4568,18 +5290,21 @@ static void *ol__worker_main(void *arg) {
     if (pool->desc.sched == 1) OL_SYS_SCHED_IDLE();
     while (!OL_SYS_LOAD(&pool->stop, OL_SYS_RELAXED)) {
         if (ol__worker_round(w)) continue;
-        if (pool->desc.spin_ns > 0) {
-            const int64_t end = OL_SYS_NOW() + pool->desc.spin_ns;
-            uint32_t ran = 0;
-            do {
-                for (int i = 0; i < 32 && !ran; i++) {
-                    OL_SYS_PAUSE();
-                    ran = ol__worker_round(w);
-                }
-            } while (!ran && OL_SYS_NOW() < end);
-            if (ran) continue;
+        const int64_t begin = OL_SYS_NOW(), end = begin + pool->desc.spin_ns;
+        int64_t now = begin;
+        uint32_t ran = 0;
+        while (!ran && now < end) {
+            for (int i = 0; i < 32 && !ran; i++) {
+                OL_SYS_PAUSE();
+                ran = ol__worker_round(w);
+            }
+            if (!ran) now = OL_SYS_NOW();
         }
-        ol__worker_sleep(w);
+        if (!ran) {
+            ol__worker_sleep(w);
+            now = OL_SYS_NOW();
+        }
+        OL_SYS_STORE(&w->idle_ns, OL_SYS_LOAD(&w->idle_ns, OL_SYS_RELAXED) + (uint64_t)(now - begin), OL_SYS_RELAXED);
     }
     return NULL;
 }
@@ -4634,6 +5359,8 @@ static int ol__pool_start(ol__pool *pool) {
     OL_SYS_MUTEX_LOCK(&pool->lock);
     for (uint32_t i = OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED); i < pool->desc.workers && !pool->failed; i++) {
         ol__worker *w = &pool->worker[i];
+        if (!i) pool->since = OL_SYS_NOW();
+        OL_SYS_STORE(&w->idle_ns, (uint64_t)0, OL_SYS_RELAXED);
         w->pool = pool;
         w->index = i;
         r = OL_SYS_THREAD_START(&w->thread, ol__worker_main, w);
@@ -4666,6 +5393,14 @@ static int ol__channel_submit(void *channel, ol_op *const *ops, int n) {
 static int ol__channel_look(void *channel) {
     ol__pool_channel *c = (ol__pool_channel *)channel;
     return c->got || OL_SYS_LOAD(&c->done, OL_SYS_RELAXED);
+}
+
+static uint32_t ol__pool_sleepers(ol__pool *pool) {
+    return OL_SYS_LOAD(&pool->sleep[0].waiters, OL_SYS_RELAXED) + OL_SYS_LOAD(&pool->sleep[1].waiters, OL_SYS_RELAXED);
+}
+static int ol__channel_asleep(void *channel) {
+    ol__pool *pool = ((ol__pool_channel *)channel)->pool;
+    return ol__pool_sleepers(pool) >= OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED);
 }
 
 static int ol__channel_poll(void *channel, ol_op **ops, int max) {
@@ -4789,6 +5524,7 @@ OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc) 
     pool->backend.cancel = ol__channel_cancel;
     pool->backend.close = ol__channel_close;
     pool->backend.forked = ol__channel_forked;
+    pool->backend.asleep = ol__channel_asleep;
     *backend = &pool->backend;
     return 0;
 }
@@ -4809,6 +5545,24 @@ OL_API int ol_threads_destroy(ol_backend *backend) {
     const uint32_t channels = OL_SYS_LOAD(&pool->channels, OL_SYS_RELAXED);
     for (uint32_t i = 0; i < channels; i++) ol__channel_free(OL_SYS_LOAD(&pool->channel[i], OL_SYS_RELAXED));
     OL_SYS_FREE(pool);
+    return 0;
+}
+
+OL_API int ol_threads_get_stats(ol_backend *backend, ol_threads_stats *stats) {
+    if (!backend || !stats || backend->open != ol__pool_open) return ol__fail(OL__E_BACKEND_DESC);
+    ol__pool *pool = (ol__pool *)backend->self;
+    ol_threads_stats s;
+    memset(&s, 0, sizeof s);
+    s.size = (uint32_t)ol__least(stats->size, sizeof s);
+    ol__pool_here(pool);
+    OL_SYS_MUTEX_LOCK(&pool->lock);
+    s.workers = OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED);
+    s.asleep = (uint32_t)ol__least(ol__pool_sleepers(pool), s.workers);
+    s.loops = pool->loops;
+    if (s.workers) s.elapsed_ns = (uint64_t)(OL_SYS_NOW() - pool->since);
+    for (uint32_t i = 0; i < s.workers; i++) s.idle_ns += OL_SYS_LOAD(&pool->worker[i].idle_ns, OL_SYS_RELAXED);
+    OL_SYS_MUTEX_UNLOCK(&pool->lock);
+    memcpy(stats, &s, s.size);
     return 0;
 }
 
@@ -4901,7 +5655,12 @@ static void ol__run_posts(ol_loop *loop) {
 
 static void ol__run_item(ol_loop *loop, ol__item item) {
     switch (item & OL__KIND) {
-    case OL__OP: ol__op_report(loop, ol__item_to_op(item)); break;
+    case OL__OP:
+        if (ol__item_to_op(item)->state_ == OL__SLICING)
+            ol__run_slice(loop, ol__item_to_op(item));
+        else
+            ol__op_report(loop, ol__item_to_op(item));
+        break;
     case OL__TIMER: ol__run_timer(loop, (ol_timer *)ol__item_to(item)); break;
     case OL__POST: ol__run_post(loop, (ol_post_node *)ol__item_to(item)); break;
     default: ol__run_handler(loop, (ol_handler *)ol__item_to(item));
@@ -4926,13 +5685,14 @@ enum { OL__TURN_NS = 20000, OL__KERNEL_NS = 10000, OL__KERNEL_TURNS = 16, OL__RE
 static void ol__run_ready(ol_loop *loop) {
     ol__item last[3];
     const int64_t begin = loop->now;
+    const uint64_t before = loop->stats.resumes;
     for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) last[cls] = loop->ready[cls].tail;
     for (uint32_t i = 1; i <= loop->desc.turn && (last[OL_LATENCY] || last[OL_BATCH]); i++) {
         const uint32_t cls = ol__next_class(loop);
         const ol__item item = ol__pop(&loop->ready[cls]);
         if (!item) break; /* the last one was taken off */
         if (item == last[cls]) last[cls] = 0;
-        int look = cls == OL_BATCH || i % 8 == 0;
+        int look = cls == OL_BATCH || i % 8 == 0 || (item & OL__KIND) == OL__OP;
         loop->stats.resumes++;
         if (item & OL__KIND)
             ol__run_item(loop, item);
@@ -4940,6 +5700,7 @@ static void ol__run_ready(ol_loop *loop) {
             look |= ol__resume(loop, ol__item_to_co(item)); /* who yields has computed */
         if (look && OL_SYS_NOW() - begin > OL__TURN_NS) break;
     }
+    loop->ran = (uint32_t)(loop->stats.resumes - before);
 }
 
 /* Is there a post or a completion? */
@@ -4978,9 +5739,13 @@ static uint32_t ol__offloaded(const ol_loop *loop) {
 }
 
 static int ol__ask_kernel(ol_loop *loop, int64_t timeout) {
+    const int64_t before = loop->now;
+    ol_histogram_add(&loop->lag, before - loop->polled);
+    loop->stats.busy_ns += (uint64_t)(before - loop->polled);
     const int n = OL_SYS_EPOLL_WAIT(loop->ep, loop->event, (int)loop->desc.events, timeout);
     const int number = n < 0 ? errno : 0;
     loop->polled = ol__refresh(loop);
+    loop->stats.waited_ns += (uint64_t)(loop->polled - before);
     loop->skipped = 0;
     return n >= 0 ? n : number == EINTR ? 0 : -number;
 }
@@ -5017,6 +5782,7 @@ static int ol__wait(ol_loop *loop, int64_t limit) {
     else
         loop->stats.sleeps++;
     events = ol__ask_kernel(loop, wait);
+    if (wait) loop->slept = loop->now;
     (void)OL_SYS_XCHG(&loop->notify.sleeping, 0u, OL_SYS_ACQUIRE); /* who was woken sees what for */
     return events;
 }
@@ -5048,6 +5814,10 @@ static int ol__fork_fds(ol_loop *loop, int fresh[3]) {
             return -1; /* EBADF: the child has closed it by itself */
     return 0;
 }
+static void ol__channel_check(ol_channel *c) {
+    if (!c->depth) c->depth = 1;
+    if (c->reserve >= c->depth) c->reserve = c->depth - 1;
+}
 static int ol__fork_lanes(ol_loop *loop) {
     for (uint32_t i = 1; i < loop->lanes; i++) {
         ol__lane *lane = &loop->lane[i];
@@ -5055,20 +5825,20 @@ static int ol__fork_lanes(ol_loop *loop) {
         if (lane->forks == ol__forks) continue;
         const int r = b->forked ? b->forked(lane->channel.self) : b->open(b->self, &loop->notify, &lane->channel);
         if (r < 0) return ol__fail_errno(-r);
-        if (!lane->channel.depth) lane->channel.depth = 1;
+        ol__channel_check(&lane->channel);
         lane->forks = ol__forks;
     }
     return 0;
 }
 static void ol__fork_ops(ol_loop *loop) {
     for (uint32_t i = 1; i < loop->lanes; i++) {
-        loop->lane[i].in_backend = 0;
+        loop->lane[i].in_backend = loop->lane[i].shun = 0;
         memset(loop->lane[i].line, 0, sizeof loop->lane[i].line);
     }
     for (uint32_t i = 0; i < loop->used_parts; i++)
         for (ol_op *op = loop->part[i].ops, *next; op; op = next) {
             next = op->next_in_part_;
-            if (op->state_ == OL__FINISHED) continue;
+            if (op->state_ == OL__FINISHED || op->state_ == OL__SLICING) continue;
             op->result = ol__op_fail(op, OL__E_FORKED);
             ol__op_finish(loop, op);
         }
@@ -5225,6 +5995,9 @@ static void ol__loop_free(ol_loop *loop) {
     if (loop->eventfd_before >= 0) OL_SYS_CLOSE(loop->eventfd_before);
     if (loop->timerfd >= 0) OL_SYS_CLOSE(loop->timerfd);
     ol_exec_destroy(loop->exec);
+    for (int i = 0; i < 2; i++) ol_exec_destroy(loop->slicer[i].exec);
+    OL_SYS_FREE(loop->cell);
+    OL_SYS_FREE(loop->times);
     OL_SYS_FREE(loop->slot);
     OL_SYS_FREE(loop->part);
     OL_SYS_FREE(loop->heap);
@@ -5259,7 +6032,8 @@ OL_API int ol_loop_destroy(ol_loop *loop) {
 static int ol__desc_resolve(ol_loop_desc *d) {
     if (d->canary_ || d->nbackends > OL__LANES - 2 || (d->nbackends && !d->backends) || d->no_pool > 1 ||
         d->events > 4096 || d->turn > 1 << 20 || d->latency_run > 1 << 20 || d->budget > 1 << 20 ||
-        d->dequeue_batch > 1 << 20 || d->park_max > 1 << 30 || d->spin_ns < 0 || d->sync_ns < 0 || d->poll_ns < 0)
+        d->dequeue_batch > 1 << 20 || d->park_max > 1 << 30 || d->slice_ns < 0 || d->stall_ns < 0 || d->spin_ns < 0 ||
+        d->sync_ns < 0 || d->poll_ns < 0)
         return ol__fail(OL__E_DESC);
     if (!d->events) d->events = 256;
     if (!d->turn) d->turn = 64;
@@ -5267,6 +6041,9 @@ static int ol__desc_resolve(ol_loop_desc *d) {
     if (!d->budget) d->budget = 64;
     if (!d->park_max) d->park_max = 4096;
     if (!d->dequeue_batch) d->dequeue_batch = 16;
+    if (!d->sample) d->sample = 64;
+    if (!d->slice_ns) d->slice_ns = 20000;
+    if (!d->stall_ns) d->stall_ns = 5000000;
     if (!d->sync_ns) d->sync_ns = 100000;
     if (!d->poll_ns) d->poll_ns = 1000;
     return 0;
@@ -5281,7 +6058,7 @@ static int ol__lane_open(ol_loop *loop, ol_backend *b) {
     lane->backend = b;
     const int r = b->open(b->self, &loop->notify, &lane->channel);
     if (r < 0) return b->open == ol__pool_open ? r : ol__fail_errno(-r);
-    if (!lane->channel.depth) lane->channel.depth = 1;
+    ol__channel_check(&lane->channel);
     lane->forks = ol__forks;
     loop->lanes++;
     return 0;
@@ -5316,12 +6093,15 @@ static int ol__loop_init(ol_loop *loop) {
     loop->part = (ol__part *)ol__grow(NULL, &loop->parts, 1, sizeof *loop->part);
     loop->event = (struct epoll_event *)OL_SYS_MALLOC(loop->desc.events * sizeof *loop->event);
     loop->exec = ol_exec_create();
-    if (!loop->part || !loop->event || !loop->exec) return ol__fail(OL__E_NO_MEMORY);
+    loop->cell = (ol__cell(*)[2][OL__BUCKETS])ol__zalloc((OL__KINDS - 1) * sizeof *loop->cell);
+    loop->times = (ol_histogram(*)[2][OL_TIME_LAG])ol__zalloc((OL__KINDS - 1) * sizeof *loop->times);
+    if (!loop->part || !loop->event || !loop->exec || !loop->cell || !loop->times) return ol__fail(OL__E_NO_MEMORY);
+    for (uint32_t i = 0; i < 255; i++) loop->sample[i].next = (uint8_t)(i + 1);
     int r = ol__lanes_open(loop);
     if (!loop->desc.policy) loop->desc.policy = ol__lane_named(loop, "threads") == OL__LANES ? "" : "pool";
     if (!r) r = ol_policy_parse(loop->desc.policy, &policy, NULL, 0);
     if (!r) r = ol_loop_set_policy(loop, &policy);
-    ol__refresh(loop);
+    loop->polled = ol__refresh(loop);
     return r;
 }
 

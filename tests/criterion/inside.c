@@ -220,6 +220,7 @@ static ol_backend device_backend = {OL_BACKEND_VERSION,
                                     NULL,
                                     device_cancel,
                                     device_close,
+                                    NULL,
                                     NULL};
 
 /* ---- the crowd: B reads fd 1 and holds a lock, L waits in line to start there, J waits to join it, N waits for the

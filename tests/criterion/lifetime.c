@@ -118,7 +118,7 @@ static void device_goes_on(void) {
 }
 static ol_backend device_backend = {OL_BACKEND_VERSION, ~0u,         "device",    NULL, device_open,
                                     device_submit,      device_poll, device_look, NULL, device_cancel,
-                                    device_close,       NULL};
+                                    device_close,       NULL, NULL};
 
 static void attach(int i) {
     int sv[2];

@@ -2189,7 +2189,7 @@ static int own_forked(void *channel) {
     return forked_fails ? -EAGAIN : 0;
 }
 static ol_backend own = {OL_BACKEND_VERSION, 1u << OL_OP_CRC32, "own", NULL, own_open,  own_submit,
-                         own_poll,           own_look,          NULL,  NULL, own_close, NULL};
+                         own_poll,           own_look,          NULL,  NULL, own_close, NULL, NULL};
 static void child_has_a_backend(void) {
     static watcher mine;
     if (own.forked) {

@@ -68,7 +68,7 @@ static void device_completes(void) {
     if (kept) ready = kept, kept = NULL;
 }
 static ol_backend device = {OL_BACKEND_VERSION, ~0u,         "device",    NULL, device_open,  device_submit,
-                            device_poll,        device_look, NULL,        NULL, device_close, NULL};
+                            device_poll,        device_look, NULL,        NULL, device_close, NULL, NULL};
 
 static void on_done(ol_loop *l, ol_op *o) { (void)l, (void)o, dones++; }
 

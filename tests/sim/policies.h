@@ -114,7 +114,7 @@ static void policy_judge(const task *t) {
     switch (op->why) {
     case OL_WHY_RULE: CHECK("policy", op->where == lane); break;
     case OL_WHY_FULL: CHECK("policy", lane && !op->where && full == OL_FULL_SOFTWARE); break;
-    case OL_WHY_PARKED: CHECK("policy", lane && op->where == lane); break;
+    case OL_WHY_PARKED: CHECK("policy", lane && op->where == lane && full != OL_FULL_SOFTWARE); break;
     case OL_WHY_UNSUPPORTED:
         CHECK("policy", device && !op->where && !(w.device[lane - 1].backend.kinds >> t->kind & 1));
         break;

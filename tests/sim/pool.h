@@ -236,6 +236,12 @@ static int pool_look(void *channel) {
     return pool.real->look(c->real);
 }
 
+static int pool_sleeping(void *channel) {
+    pool_channel *c = (pool_channel *)channel;
+    CHECK("pool", c->open && !c->forked);
+    return pool.real->asleep(c->real);
+}
+
 static int pool_cancel(void *channel, ol_op *op) {
     pool_channel *c = (pool_channel *)channel;
     task *t = OL_CONTAINER(op, task, op);
@@ -359,6 +365,7 @@ static void pool_build(int kind) {
     pool.backend.cancel = pool_cancel;
     pool.backend.close = pool_close;
     pool.backend.forked = pool_forked;
+    pool.backend.asleep = pool_sleeping;
 }
 
 /* The loops are gone. */

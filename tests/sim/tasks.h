@@ -223,9 +223,9 @@ static void task_full(const task *t) {
     const int least = policy_full(t) == OL_FULL_FAIL ? 1 : (int)w.desc[t->loop].park_max;
     CHECK("policy", (int)task_crowd(t, t->op.where) >= least);
 }
-/* It has run on the spot for lack of room: others of its class and sort have it. */
+/* It has run on the spot for lack of room: others of its class and sort have it, or the backend has refused it. */
 static void task_crowded_out(const task *t) {
-    if (t->op.why == OL_WHY_FULL) CHECK("policy", task_crowd(t, policy_lane(t->rule.backend)) > 0);
+    if (t->op.why == OL_WHY_FULL && !t->refused) CHECK("policy", task_crowd(t, policy_lane(t->rule.backend)) > 0);
 }
 
 /* ol_run: it suspends, or comes back within the bound of a synchronous wait. */

@@ -631,11 +631,11 @@ bug("cancel_loses", "an operation that is cancelled while it waits for room neve
 """)
 
 bug("parked_for_ever", "operations that waited for room are never submitted",
-    """        for (; line->parked_n && line->in_flight < lane->channel.depth; line->parked_n--)
-            ol__stage(line, ol__item_to_op(ol__pop(&line->parked)));
+    """        for (; line->parked_n && ol__has_room(lane, k); line->parked_n--)
+            ol__stage(loop, lane, ol__item_to_op(ol__pop(&line->parked)));
 """,
-    """        for (; line->parked_n > 1 && line->in_flight < lane->channel.depth; line->parked_n--)
-            ol__stage(line, ol__item_to_op(ol__pop(&line->parked)));
+    """        for (; line->parked_n > 1 && ol__has_room(lane, k); line->parked_n--)
+            ol__stage(loop, lane, ol__item_to_op(ol__pop(&line->parked)));
 """)
 
 bug("only_completions_resubmit", "operations that the backend refused are tried again only when another completes",
@@ -645,17 +645,15 @@ bug("only_completions_resubmit", "operations that the backend refused are tried 
 """)
 
 bug("refused_dropped", "what a backend doesn't take of a burst is lost",
-    """            if (!q->tail) q->tail = q->head;
+    """        ol__put_back(line, burst[i]);
 """,
-    """            if (!q->tail) q->tail = q->head;
-            if (i == n - 1 && n > 1 && k > 0) q->head = ol__item_next(q->head);
+    """        if (i || n < 2) ol__put_back(line, burst[i]);
 """)
 
 bug("failed_dropped", "what waits for a backend that fails is lost",
-    """                ol__op_software(loop, op, OL_WHY_FAILED);
-                ol__op_finish(loop, op);
+    """            while (q->head) ol__op_here(loop, line, ol__item_to_op(ol__pop(q)), OL_WHY_FAILED);
 """,
-    """                (void)op;
+    """            while (q->head) (void)ol__pop(q);
 """)
 
 bug("fallback_silent", "an operation that runs on the spot for lack of room doesn't say so",
@@ -673,9 +671,11 @@ bug("lines_shared", "batch operations take the room of latency-critical ones",
 """)
 
 bug("overtaken", "what a backend doesn't take of a burst goes back in the wrong order",
-    """        for (int i = n; i-- > (k > 0 ? k : 0);) {
+    """    for (int i = n; i-- > 0;) {
+        if (burst[i]->flags_ & OL__OP_ELSE_HERE) continue;
 """,
-    """        for (int i = k > 0 ? k : 0; i < n; i++) {
+    """    for (int i = 0; i < n; i++) {
+        if (burst[i]->flags_ & OL__OP_ELSE_HERE) continue;
 """)
 
 bug("timeout_too_early", "an operation's timeout is a thousandth of what was asked for",
@@ -685,21 +685,21 @@ bug("timeout_too_early", "an operation's timeout is a thousandth of what was ask
 """)
 
 bug("park_unlimited", "any number of operations may wait for a full backend",
-    """    if (full && (action == OL_FULL_FAIL || line->parked_n >= loop->desc.park_max))
+    """    if (full && (action != OL_FULL_WAIT || line->parked_n >= loop->desc.park_max)) {
 """,
-    """    if (full && action == OL_FULL_FAIL)
+    """    if (full && action != OL_FULL_WAIT) {
 """)
 
 bug("depth_ignored", "a backend gets more than its depth",
-    """    const int full = line->parked_n || line->in_flight >= lane->channel.depth;
+    """    const int full = line->parked_n || !ol__has_room(lane, which);
 """,
     """    const int full = line->parked_n != 0;
 """)
 
 bug("kinds_ignored", "a backend gets operations that it can't do",
-    """    if (!index || !(lane->backend->kinds >> op->kind & 1)) {
+    """    if (index && !(lane->backend->kinds >> op->kind & 1)) {
 """,
-    """    if (!index) {
+    """    if (index && !lane->backend->kinds) {
 """)
 
 bug("full_inverted", "where the policy says nothing, latency-critical operations wait for a full backend and batch ones don't",
@@ -733,15 +733,15 @@ bug("sync_steals", "a synchronous wait keeps the completions of others to itself
 """)
 
 bug("sync_unbounded", "a synchronous wait lasts until its operation is complete, however long that takes",
-    """        if (i % 16 == 0 && OL_SYS_NOW() - begin >= loop->desc.sync_ns) {
+    """        if (i % 16 == 0 && ol__refresh(loop) - begin >= loop->desc.sync_ns) {
 """,
-    """        if (i % 16 == 0 && OL_SYS_NOW() - begin >= OL_NEVER) {
+    """        if (i % 16 == 0 && ol__refresh(loop) - begin >= OL_NEVER) {
 """)
 
 bug("sync_on_own_core", "a synchronous wait spins for a backend that needs the loop's core",
-    """                     !(loop->lane[op->where].channel.flags & OL_CHANNEL_NO_SYNC);
+    """    const int spin = awaited && !(lane->channel.flags & OL_CHANNEL_NO_SYNC);
 """,
-    """                     loop->lanes;
+    """    const int spin = awaited;
 """)
 
 bug("poll_forgotten", "a backend that can't notify is polled when something else happens",
