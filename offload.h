@@ -5679,6 +5679,7 @@ static uint32_t ol__next_class(ol_loop *loop) {
 }
 
 enum { OL__TURN_NS = 20000, OL__KERNEL_NS = 10000, OL__KERNEL_TURNS = 16, OL__RETRY_NS = 1000000 };
+enum { OL__SLACK_NS = 50000 };
 
 /* Runs what is ready now. What becomes ready meanwhile may go before what waits in the other class, but the round ends
    with the last of those that were there at its beginning, and then the kernel is looked at. */
@@ -5750,9 +5751,18 @@ static int ol__ask_kernel(ol_loop *loop, int64_t timeout) {
     return n >= 0 ? n : number == EINTR ? 0 : -number;
 }
 
-/* Spins for completions before a sleep, with a look at the kernel now and then. 1: there is something. */
-static int ol__spin(ol_loop *loop, int64_t wait, int *events) {
-    const int64_t end = ol__after(loop->now, wait >= 0 && wait < loop->desc.spin_ns ? wait : loop->desc.spin_ns);
+/* How long to spin before a sleep of `wait`. The kernel would sleep longer than it takes till a backend without
+   notifications is to be polled again: a timer may be late by 50 microseconds (prctl(2), PR_SET_TIMERSLACK). */
+static int64_t ol__spin_time(const ol_loop *loop, int64_t wait) {
+    const int64_t most = ol__offloaded(loop) ? loop->desc.spin_ns : 0;
+    for (uint32_t i = 1; i < loop->lanes && wait > 0 && wait < OL__SLACK_NS; i++)
+        if (loop->lane[i].in_backend && !(loop->lane[i].channel.flags & OL_CHANNEL_NOTIFIES)) return wait;
+    return wait < 0 || wait > most ? most : wait;
+}
+
+/* Spins for completions, with a look at the kernel now and then. 1: there is something. */
+static int ol__spin(ol_loop *loop, int64_t time, int *events) {
+    const int64_t end = ol__after(loop->now, time);
     do {
         for (int i = 0; i < 64; i++) {
             if (ol__work_waits(loop)) return 1;
@@ -5771,9 +5781,10 @@ static int ol__wait(ol_loop *loop, int64_t limit) {
     const int hurry = ol__ready(loop) || (wait && ol__work_waits(loop));
     if (hurry && loop->now - loop->polled < OL__KERNEL_NS && ++loop->skipped < OL__KERNEL_TURNS) return 0;
     if (hurry) wait = 0;
-    if (wait && loop->desc.spin_ns && ol__offloaded(loop)) {
-        if (ol__spin(loop, wait, &events)) return events;
-        wait = ol__may_sleep(loop, limit);
+    const int64_t spin = wait ? ol__spin_time(loop, wait) : 0;
+    if (spin) {
+        if (ol__spin(loop, spin, &events)) return events;
+        wait = spin == wait ? 0 : ol__may_sleep(loop, limit);
     }
     if (!wait) return ol__ask_kernel(loop, 0);
     (void)OL_SYS_XCHG(&loop->notify.sleeping, 1u, OL_SYS_ACQUIRE);

@@ -42,12 +42,14 @@ enum { US = 1000, SPIN = 100 * US };
 static ol_loop *loop;
 static ol_op op, *kept, *ready;
 static int dones;
+static uint32_t device_flags = OL_CHANNEL_NOTIFIES;
+static int64_t device_due = -1; /* its next_ns */
 
 static int device_open(void *self, ol_notify *notify, ol_channel *out) {
     (void)notify;
     out->self = self;
     out->depth = 4;
-    out->flags = OL_CHANNEL_NOTIFIES;
+    out->flags = device_flags;
     return 0;
 }
 static void device_close(void *self) { (void)self; }
@@ -63,12 +65,13 @@ static int device_poll(void *self, ol_op **ops, int max) {
     ready = NULL;
     return 1;
 }
+static int64_t device_next(void *self, int64_t now) { return (void)self, (void)now, device_due; }
 static int device_look(void *self) { return (void)self, ready != NULL; }
 static void device_completes(void) {
     if (kept) ready = kept, kept = NULL;
 }
 static ol_backend device = {OL_BACKEND_VERSION, ~0u,         "device",    NULL, device_open,  device_submit,
-                            device_poll,        device_look, NULL,        NULL, device_close, NULL, NULL};
+                            device_poll,        device_look, device_next, NULL, device_close, NULL, NULL};
 
 static void on_done(ol_loop *l, ol_op *o) { (void)l, (void)o, dones++; }
 
@@ -115,9 +118,26 @@ Test(spin, a_loop_spins_as_long_as_it_was_told_while_something_is_out) {
     end();
 }
 Test(spin, and_no_longer_than_the_round_may_take) {
+    const int64_t begun = clock_ns;
     begin(SPIN, 1);
-    between(sleeps_after(30 * US), 30 * US, 38 * US);
+    cr_assert_eq(sleeps_after(30 * US), -1, "it has slept");
+    between(clock_ns - begun, 30 * US, 40 * US);
     end();
+}
+Test(spin, it_does_not_sleep_when_a_backend_is_to_be_polled_before_the_kernel_would_return) {
+    device_flags = 0; /* it doesn't notify */
+    for (int known = 0; known < 2; known++) {
+        begin(0, 1);
+        device_due = known ? clock_ns + 40 * US : -1;
+        const int64_t begun = clock_ns;
+        cr_assert_eq(sleeps_after(-1), -1, "it has slept");
+        between(clock_ns - begun, known ? 36 * US : 1 * US, known ? 50 * US : 10 * US);
+        end();
+        begin(0, 1);
+        device_due = clock_ns + 200 * US;
+        between(sleeps_after(-1), 0, 4 * US);
+        end();
+    }
 }
 Test(spin, it_does_not_spin_with_nothing_out_or_when_told_not_to) {
     begin(SPIN, 0);
