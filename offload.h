@@ -36,12 +36,12 @@
        >>io         fds, sockets, handlers, guests, files
        >>op         operations: deflate, inflate, crc32, call
        >>policy     the table that decides where an operation runs
-       >>backend    the vtable behind which work is done; the thread pool
+       >>backend    the vtable behind which work is done; the thread pool; the emulated device
      and under OFFLOAD_IMPLEMENTATION
        >>sys        the seam: every contact with the outside, replaceable by macros
        >>memory >>list >>ring >>clock >>timers >>coroutine >>epoll >>partition >>gate >>roots >>lock >>fds >>guest
        >>io:impl >>backend:isal >>files >>backend:software >>policy:impl >>stats >>op:impl >>backend:threads
-       >>loop:impl >>entry
+       >>backend:emulated >>loop:impl >>entry
 
    ---------------------------------------------------------------------------------------------------------------
    >>manual
@@ -56,7 +56,8 @@
      operation   heavy work described by an ol_op of yours: compress, checksum, call a function.
      policy      a table that decides for each operation whether it runs on the spot or on a backend, by its kind, its
                  class (latency-critical or batch) and its size. Every operation says where it ran and why.
-     backend     something that runs operations: the built-in thread pool, or your own behind the same vtable.
+     backend     something that runs operations: the built-in thread pool, an emulated device to try things out, or your
+                 own behind the same vtable.
 
    THREE WAYS IN, each of use without the next, and free to mix
      guest       your server keeps its own loop: it watches ol_loop_fd, calls ol_loop_step, and asks ol_gate_enter
@@ -270,6 +271,10 @@
 #define ol_threads_create OL__NAME(ol_threads_create)
 #define ol_threads_destroy OL__NAME(ol_threads_destroy)
 #define ol_threads_get_stats OL__NAME(ol_threads_get_stats)
+#define ol_emulated_create OL__NAME(ol_emulated_create)
+#define ol_emulated_change OL__NAME(ol_emulated_change)
+#define ol_emulated_destroy OL__NAME(ol_emulated_destroy)
+#define ol_emulated_parse OL__NAME(ol_emulated_parse)
 #endif
 
 /* Class of a coroutine, an fd or an operation: the operation's, else the coroutine's, else the fd's, else batch. */
@@ -1142,6 +1147,58 @@ typedef struct ol_threads_stats {
 } ol_threads_stats;
 OL_API int ol_threads_get_stats(ol_backend *backend, ol_threads_stats *stats);
 
+/* An emulated device: a backend that takes an accelerator's time and gives true results. It is for finding out what an
+   accelerator would change, and how a program behaves while one is slow, faulty or stuck; figures from it are the
+   emulated device's. Its engines are shared by all loops that have it and serve first come, first served. An operation
+   of `bytes` (op->len) bytes is complete at
+       the time at which an engine is free for it + (engine_ns + bytes^exponent / bytes_per_s) * jitter + latency_ns
+   and op->service_ns is what comes after the first plus. Before it enters the device the thread that submits spends the
+   set-up's time, by OL_SYS_SPEND. The result is made when poll hands it out, between OL_SYS_CLOCK_STOP and
+   OL_SYS_CLOCK_GO: on the real clock that takes the software's time on top, on a clock that stands still there the
+   times are the device's own. What is cancelled, faulty or hung is never executed, its stream is as it was before. */
+typedef struct ol_emulated_desc { /* 0 means the default, as everywhere; where none is given it means 0 */
+    char name[16];      /* as in the policy, at most 15 characters. Default "device" */
+    uint32_t kinds;     /* bits 1u << OL_OP_... of call, crc32, deflate, inflate. Default these four */
+    uint32_t engines;   /* that work at the same time. Default 1, at most 64 */
+    uint32_t depth;     /* operations in flight of each loop, all classes together. Default 128, at most 65,536 */
+    uint32_t reserve;   /* of these, for latency-critical work alone; less than depth. Default depth / 8 */
+    uint32_t order;     /* 0: completions come as they finish; 1: as submitted, each after the loop's earlier ones */
+    int64_t setup_ns;   /* of the submitter's time, for each operation. No time may be above 1,000 s */
+    int64_t burst_ns;   /* of the submitter's time, for each burst of operations */
+    int64_t latency_ns; /* of an operation, in addition to its engine's time; the engine goes on with the next */
+    int64_t engine_ns;  /* that an engine is busy with an operation of any size */
+    double bytes_per_s; /* of one engine, in addition. Default: the size costs nothing */
+    double exponent;    /* of the size: above 1 for work that grows faster than its input. Default 1, at most 4 */
+    double jitter;      /* 0 to 1: the engine's time is multiplied by a factor, at random in 1 - jitter to 1 + jitter */
+    double faults;      /* share of the operations, 0 to 1, that end with -EIO */
+    double corrupts;    /* ... that succeed, but one bit of the output is wrong (crc32 and call: of the result) */
+    double hangs;       /* ... whose completion is lost: only a cancel ends them, with -ECANCELED; their engine goes on.
+                           The three shares together are at most 1 */
+    uint64_t seed;      /* of all that is random: the same operations meet the same fates. Default 1, at most 2^53 */
+    uint32_t canary_;   /* must be 0 */
+} ol_emulated_desc;
+
+/* Makes a device; desc NULL: all defaults. From any thread. -EINVAL: a member is out of its range, ol_error() names it;
+   -ENOMEM. A loop takes about 120 bytes for each operation of depth; an operation costs O(engines + log depth). What
+   no engine has begun can be cancelled, and those behind it move up. */
+OL_API int ol_emulated_create(ol_backend **backend, const ol_emulated_desc *desc);
+
+/* Changes times, bytes_per_s, exponent, jitter and shares for the operations submitted from now on. From any thread,
+   while loops use it. Members from name to order, and seed, stay as they were, whatever desc says. -EINVAL as above. */
+OL_API int ol_emulated_change(ol_backend *backend, const ol_emulated_desc *desc);
+
+/* Frees it. -EBUSY while a loop uses it. */
+OL_API int ol_emulated_destroy(ol_backend *backend);
+
+/* A desc from text: words MEMBER=VALUE, and before them the name of one of these devices or none:
+       bluefield2-host, bluefield2-nic   the compression engine of a SmartNIC, used from its host and from its own cores
+       qat-like                          many engines behind a ring, in order, and far away
+       slow                              slower than software at every size
+   as in "bluefield2-host engines=2 latency_ns=3000 jitter=0.1 kinds=deflate,inflate". Where their figures come from
+   stands with them, in >>backend:emulated. On an error (-EINVAL; a 0 that would mean another default is one) *out is
+   unchanged and err, if not NULL, gets the text of ol_error(), which names the member. */
+OL_API int ol_emulated_parse(const char *text, ol_emulated_desc *out, char *err, size_t err_len);
+
 #endif /* OFFLOAD_H */
 
 #if defined(OFFLOAD_IMPLEMENTATION) && !defined(OFFLOAD_IMPLEMENTED_H)
@@ -1369,6 +1426,20 @@ static void ol__sys_nap(void) {
 #endif
 #endif
 
+/* the emulated device. SPEND: the calling thread is busy so long setting it up. What it does between STOP and GO is a
+   device's work: a clock that measures the program alone stands still there. */
+#if !defined(OL_SYS_SPEND)
+#define OL_SYS_SPEND(ns) ol__sys_spend(ns)
+static void ol__sys_spend(int64_t ns) {
+    const int64_t begin = OL_SYS_NOW();
+    while (OL_SYS_NOW() - begin < ns) OL_SYS_PAUSE();
+}
+#endif
+#if !defined(OL_SYS_CLOCK_STOP)
+#define OL_SYS_CLOCK_STOP() ((void)0)
+#define OL_SYS_CLOCK_GO() ((void)0)
+#endif
+
 /* atomics. OL_SYS_ATOMIC names the type of a word shared by threads. No stand-alone fences: ThreadSanitizer does not
    model them. Each order is as weak as it can be: make model weakens them one at a time, and each must be missed. */
 #if !defined(OL_SYS_ATOMIC)
@@ -1459,7 +1530,7 @@ static void ol__sys_nap(void) {
     X(OL__E_POLICY, EINVAL, "the policy is malformed: ol_policy_parse names the line")                                 \
     X(OL__E_STATS, EINVAL, "kind, class or what is out of its range, or a pointer NULL")                               \
     X(OL__E_DEVICE, EIO, "the device's output does not match its checksum: run it again, or in software")              \
-    X(OL__E_POOL_BUSY, EBUSY, "a loop uses the pool: destroy the loops first")                                         \
+    X(OL__E_BACKEND_BUSY, EBUSY, "a loop uses the backend: destroy its loops first")                                   \
     X(OL__E_CHANNELS, ENOSPC, "the pool serves 256 loops at most: create another one")
 
 #define OL__ENUM_OF(name, number, text) name,
@@ -5532,7 +5603,7 @@ OL_API int ol_threads_create(ol_backend **backend, const ol_threads_desc *desc) 
 OL_API int ol_threads_destroy(ol_backend *backend) {
     if (!backend || backend->open != ol__pool_open) return ol__fail(OL__E_BACKEND_DESC);
     ol__pool *pool = (ol__pool *)backend->self;
-    if (pool->loops) return ol__fail(OL__E_POOL_BUSY);
+    if (pool->loops) return ol__fail(OL__E_BACKEND_BUSY);
     ol__pool_here(pool);
     OL_SYS_STORE(&pool->stop, 1u, OL_SYS_RELAXED);
     const uint32_t started = OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED);
@@ -5605,6 +5676,479 @@ static void ol__shared_put(void) {
         ol__shared_pool = NULL;
     }
     OL_SYS_MUTEX_UNLOCK(&ol__shared_lock);
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* >>backend:emulated: a device that takes its time by the clock                                                    */
+
+enum { OL__FATE_GOOD, OL__FATE_HANGS, OL__FATE_FAULTY, OL__FATE_CORRUPT, OL__FATE_CANCELED };
+
+typedef struct ol__device ol__device;
+typedef struct ol__device_channel ol__device_channel;
+
+typedef struct ol__device_job { /* an operation in flight, whose next_ points here */
+    ol_op *op;
+    ol__device_channel *channel;
+    struct ol__device_job *before, *behind; /* all jobs of the device but the cancelled, as they were submitted */
+    int64_t entered, begins, finishes;      /* OL_NEVER: it hangs */
+    int64_t engine_ns, latency_ns, engine_was; /* when its engine was free before it took this job */
+    uint64_t number, dice; /* counts up, 0: cancelled; which bit is corrupted */
+    uint32_t engine, at;   /* at: its place in the heap */
+    int fate;
+} ol__device_job;
+
+struct ol__device_channel { /* a loop's */
+    ol__device *device;
+    ol__device_job **heap; /* n in flight, next to be handed out on top; then those that are free */
+    ol__device_job *job;
+    uint32_t n, depth;
+    ol_exec exec;
+};
+
+struct ol__device {
+    ol_backend backend;
+    char name[16];
+    OL_SYS_MUTEX lock; /* all below, and the channels' heaps: a cancel moves up what other loops have submitted */
+    OL_SYS_ATOMIC(uint32_t) forks;
+    uint32_t loops;
+    ol_emulated_desc desc;
+    uint64_t random, number;
+    ol__device_job *first, *last;
+    int64_t idle[64]; /* when each engine has done all that it was given */
+};
+
+/* splitmix64, of G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 */
+static uint64_t ol__device_random(ol__device *d) {
+    uint64_t x = d->random += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+static double ol__device_share(uint64_t random) { return (double)(random >> 11) / 9007199254740992.0; } /* 0 <= . < 1 */
+
+/* x to the e, 0 < e <= 4, to 12 digits: with pow a program would have to link libm. x is 2^k m; ln m is a series in
+   (m-1)/(m+1) <= 1/3; the power is 2^q e^r with 0 <= r < ln 2. */
+static double ol__power(uint64_t x, double e) {
+    if (x < 2 || e == 1) return (double)x;
+    const double ln2 = 0.69314718055994530942;
+    const int k = 63 - __builtin_clzll(x);
+    const double m = (double)x / (double)((uint64_t)1 << k), t = (m - 1) / (m + 1);
+    double ln = 0, power = 1;
+    for (int i = 25; i > 0; i -= 2) ln = ln * t * t + 1.0 / i;
+    const double y = e * (2 * t * ln + k * ln2);
+    int q = (int)(y / ln2);
+    for (int i = 18; i > 0; i--) power = 1 + power * (y - q * ln2) / i;
+    for (; q > 60; q -= 60) power *= (double)((uint64_t)1 << 60);
+    return power * (double)((uint64_t)1 << q);
+}
+static int64_t ol__device_time(const ol_emulated_desc *desc, uint64_t bytes, double share) {
+    double ns = (double)desc->engine_ns;
+    if (desc->bytes_per_s > 0) ns += ol__power(bytes, desc->exponent) * 1e9 / desc->bytes_per_s;
+    ns *= 1 + desc->jitter * (2 * share - 1);
+    return (int64_t)((ns < 1e12 ? ns : 1e12) + 0.5);
+}
+
+static int ol__device_precedes(const ol__device_job *a, const ol__device_job *b) {
+    if (a->channel->device->desc.order || a->finishes == b->finishes) return a->number < b->number;
+    return a->finishes < b->finishes;
+}
+static void ol__device_sift(ol__device_channel *c, ol__device_job *job) {
+    uint32_t i = job->at, k;
+    for (; i && ol__device_precedes(job, c->heap[k = (i - 1) / 2]); i = k) (c->heap[i] = c->heap[k])->at = i;
+    for (; (k = 2 * i + 1) < c->n; i = k) {
+        if (k + 1 < c->n && ol__device_precedes(c->heap[k + 1], c->heap[k])) k++;
+        if (!ol__device_precedes(c->heap[k], job)) break;
+        (c->heap[i] = c->heap[k])->at = i;
+    }
+    (c->heap[i] = job)->at = i;
+}
+
+/* Gives the job to the engine that is free first. */
+static void ol__device_place(ol__device *d, ol__device_job *job) {
+    uint32_t k = 0;
+    for (uint32_t i = 1; i < d->desc.engines; i++)
+        if (d->idle[i] < d->idle[k]) k = i;
+    job->engine = k;
+    job->engine_was = d->idle[k];
+    job->begins = d->idle[k] > job->entered ? d->idle[k] : job->entered;
+    d->idle[k] = ol__after(job->begins, job->engine_ns);
+    job->finishes = job->fate == OL__FATE_HANGS ? OL_NEVER : ol__after(d->idle[k], job->latency_ns);
+    ol__device_sift(job->channel, job);
+}
+static void ol__device_unlink(ol__device *d, ol__device_job *job) {
+    *(job->before ? &job->before->behind : &d->first) = job->behind;
+    *(job->behind ? &job->behind->before : &d->last) = job->before;
+}
+
+static void ol__device_enter(ol__device_channel *c, ol_op *op) {
+    ol__device *d = c->device;
+    const ol_emulated_desc *desc = &d->desc;
+    ol__device_job *job = c->heap[c->n];
+    /* two draws for each operation, whatever the desc says: a member changes nothing that the others bring about */
+    const double share = ol__device_share(ol__device_random(d));
+    job->dice = ol__device_random(d);
+    job->fate = share < desc->hangs                                    ? OL__FATE_HANGS
+                : share < desc->hangs + desc->faults                   ? OL__FATE_FAULTY
+                : share < desc->hangs + desc->faults + desc->corrupts ? OL__FATE_CORRUPT
+                                                                       : OL__FATE_GOOD;
+    job->op = op;
+    op->next_ = (ol_op *)(void *)job; /* where cancel finds it */
+    job->channel = c;
+    job->engine_ns = ol__device_time(desc, op->len, ol__device_share(job->dice));
+    job->latency_ns = desc->latency_ns;
+    job->number = ++d->number;
+    job->entered = OL_SYS_NOW();
+    job->before = d->last;
+    job->behind = NULL;
+    *(d->last ? &d->last->behind : &d->first) = job;
+    d->last = job;
+    job->at = c->n++;
+    ol__device_place(d, job);
+}
+
+static int ol__device_submit(void *channel, ol_op *const *ops, int n) {
+    ol__device_channel *c = (ol__device_channel *)channel;
+    ol__device *d = c->device;
+    int k = 0;
+    OL_SYS_MUTEX_LOCK(&d->lock);
+    const int64_t setup = d->desc.setup_ns, burst = d->desc.burst_ns;
+    OL_SYS_MUTEX_UNLOCK(&d->lock);
+    if (burst && n > 0 && c->n < c->depth) OL_SYS_SPEND(burst);
+    for (; k < n && c->n < c->depth; k++) {
+        if (setup) OL_SYS_SPEND(setup);
+        OL_SYS_MUTEX_LOCK(&d->lock);
+        ol__device_enter(c, ops[k]);
+        OL_SYS_MUTEX_UNLOCK(&d->lock);
+    }
+    return k;
+}
+
+/* The result is made so late that what was cancelled has not run, and its stream has not gone on. */
+static void ol__device_finish(ol__device_channel *c, const ol__device_job *job) {
+    ol_op *op = job->op;
+    const int64_t took = job->fate == OL__FATE_CANCELED ? 0 : job->engine_ns + job->latency_ns;
+    op->service_ns = (uint32_t)ol__least((uint64_t)took, UINT32_MAX);
+    op->result = job->fate == OL__FATE_CANCELED ? -ECANCELED : -EIO;
+    if (job->fate == OL__FATE_CANCELED || job->fate == OL__FATE_FAULTY) return;
+    OL_SYS_CLOCK_STOP();
+    op->result = ol__execute(&c->exec, op);
+    OL_SYS_CLOCK_GO();
+    if (job->fate != OL__FATE_CORRUPT || op->result < 0) return;
+    if (op->kind == OL_OP_CALL || op->kind == OL_OP_CRC32)
+        op->result ^= (int64_t)1 << (job->dice & 31); /* not a higher one: it must not become an error */
+    else if (op->result)
+        ((uint8_t *)op->dst)[(job->dice >> 3) % (uint64_t)op->result] ^= (uint8_t)(1u << (job->dice & 7));
+}
+
+static int ol__device_poll(void *channel, ol_op **ops, int max) {
+    ol__device_channel *c = (ol__device_channel *)channel;
+    int n = 0;
+    OL_SYS_MUTEX_LOCK(&c->device->lock);
+    for (const int64_t now = OL_SYS_NOW(); n < max && c->n && c->heap[0]->finishes <= now; n++) {
+        ol__device_job *job = c->heap[0], *end = c->heap[--c->n];
+        if (job->fate != OL__FATE_CANCELED) ol__device_unlink(c->device, job);
+        ops[n] = job->op;
+        c->heap[c->n] = job;
+        end->at = 0;
+        if (c->n) ol__device_sift(c, end);
+    }
+    OL_SYS_MUTEX_UNLOCK(&c->device->lock);
+    /* the jobs are free, but only this thread takes them again */
+    for (int i = 0; i < n; i++) ol__device_finish(c, (ol__device_job *)(void *)ops[i]->next_);
+    return n;
+}
+
+static int64_t ol__device_next(void *channel, int64_t now) {
+    ol__device_channel *c = (ol__device_channel *)channel;
+    (void)now;
+    OL_SYS_MUTEX_LOCK(&c->device->lock);
+    const int64_t next = c->n ? c->heap[0]->finishes : OL_NEVER;
+    OL_SYS_MUTEX_UNLOCK(&c->device->lock);
+    return next == OL_NEVER ? -1 : next;
+}
+static int ol__device_look(void *channel) {
+    const int64_t next = ol__device_next(channel, 0);
+    return next >= 0 && next <= OL_SYS_NOW();
+}
+
+/* What no engine has begun leaves no trace: those behind it, none of which has begun either, are taken back from their
+   engines, last first, and placed again. */
+static void ol__device_withdraw(ol__device *d, ol__device_job *job) {
+    for (ol__device_job *j = d->last; j != job; j = j->before) d->idle[j->engine] = j->engine_was;
+    d->idle[job->engine] = job->engine_was;
+    for (ol__device_job *j = job->behind; j; j = j->behind) ol__device_place(d, j);
+}
+static int ol__device_cancel(void *channel, ol_op *op) {
+    ol__device_channel *c = (ol__device_channel *)channel;
+    ol__device_job *job = (ol__device_job *)(void *)op->next_;
+    OL_SYS_MUTEX_LOCK(&c->device->lock);
+    const int64_t now = OL_SYS_NOW();
+    const int begun = job->begins <= now, before = job->fate == OL__FATE_CANCELED;
+    const int late = begun && job->fate != OL__FATE_HANGS && !before;
+    if (!late && !before) {
+        if (!begun) ol__device_withdraw(c->device, job);
+        ol__device_unlink(c->device, job);
+        job->fate = OL__FATE_CANCELED;
+        job->finishes = now;
+        job->number = 0; /* not even in order does it wait for others */
+        ol__device_sift(c, job);
+    }
+    OL_SYS_MUTEX_UNLOCK(&c->device->lock);
+    return late ? -EBUSY : 0;
+}
+
+/* In the child of a fork: what the device had in flight is the parent's. */
+static void ol__device_here(ol__device *d) {
+    if (OL_SYS_LOAD(&d->forks, OL_SYS_ACQUIRE) == ol__forks) return;
+    OL_SYS_MUTEX_LOCK(&ol__fork_lock);
+    if (OL_SYS_LOAD(&d->forks, OL_SYS_RELAXED) != ol__forks) {
+        memcpy(&d->lock, &ol__unlocked, sizeof ol__unlocked);
+        memset(d->idle, 0, sizeof d->idle);
+        d->first = d->last = NULL;
+        OL_SYS_STORE(&d->forks, ol__forks, OL_SYS_RELEASE);
+    }
+    OL_SYS_MUTEX_UNLOCK(&ol__fork_lock);
+}
+static int ol__device_forked(void *channel) {
+    ol__device_channel *c = (ol__device_channel *)channel;
+    ol__device_here(c->device);
+    c->n = 0;
+    for (uint32_t i = 0; i < c->depth; i++) c->heap[i] = &c->job[i]; /* another thread may have been at it */
+    return 0;
+}
+
+static int ol__device_open(void *self, ol_notify *notify, ol_channel *out) {
+    ol__device *d = (ol__device *)self;
+    const uint32_t depth = d->desc.depth; /* like reserve it never changes */
+    ol__device_channel *c = (ol__device_channel *)ol__zalloc(
+        sizeof *c + depth * (sizeof(ol__device_job) + sizeof(ol__device_job *)));
+    (void)notify;
+    if (!c) return ol__fail(OL__E_NO_MEMORY);
+    ol__device_here(d);
+    OL_SYS_MUTEX_LOCK(&d->lock);
+    d->loops++;
+    OL_SYS_MUTEX_UNLOCK(&d->lock);
+    c->device = d;
+    c->depth = depth;
+    c->job = (ol__device_job *)(void *)(c + 1);
+    c->heap = (ol__device_job **)(void *)(c->job + depth);
+    out->self = c;
+    out->depth = depth;
+    out->reserve = d->desc.reserve;
+    out->flags = OL_CHANNEL_ONE_QUEUE | OL_CHANNEL_VERIFY;
+    return ol__device_forked(c);
+}
+static void ol__device_close(void *channel) {
+    ol__device_channel *c = (ol__device_channel *)channel;
+    ol__device_here(c->device);
+    OL_SYS_MUTEX_LOCK(&c->device->lock);
+    c->device->loops--;
+    OL_SYS_MUTEX_UNLOCK(&c->device->lock);
+    ol__exec_clear(&c->exec);
+    OL_SYS_FREE(c);
+}
+
+/* The numbers of a desc: member, type, whether its default is another than 0, the most that it may be. A seed has 53
+   bits, which a double can hold. */
+#define OL__DEVICE_NUMBERS(X)                                                                                          \
+    X(engines, uint32_t, 1, 64) X(depth, uint32_t, 1, 65536) X(reserve, uint32_t, 1, 65535) X(order, uint32_t, 0, 1)   \
+    X(setup_ns, int64_t, 0, 1e12) X(burst_ns, int64_t, 0, 1e12) X(latency_ns, int64_t, 0, 1e12)                        \
+    X(engine_ns, int64_t, 0, 1e12) X(bytes_per_s, double, 0, 1e18) X(exponent, double, 1, 4) X(jitter, double, 0, 1)   \
+    X(faults, double, 0, 1) X(corrupts, double, 0, 1) X(hangs, double, 0, 1) X(seed, uint64_t, 1, 9007199254740992.0)
+enum { OL__DEVICE_KINDS = 1 << OL_OP_CALL | 1 << OL_OP_CRC32 | 1 << OL_OP_DEFLATE | 1 << OL_OP_INFLATE };
+
+static int ol__device_error(const char *member, const char *what) {
+    static __thread char text[192];
+    snprintf(text, sizeof text, "ol_emulated_desc: %s %s", member, what);
+    ol__last_error = text;
+    return -EINVAL;
+}
+static int ol__device_range(const char *member, double value, double most) {
+    char what[48];
+    snprintf(what, sizeof what, "must be at most %.16g", most);
+    return value >= 0 && value <= most ? 0 : ol__device_error(member, value < 0 ? "must not be negative" : what);
+}
+
+/* Checks the desc and puts the defaults in. */
+static int ol__device_check(ol_emulated_desc *d) {
+    if (d->canary_) return ol__device_error("canary_", "must be 0: zero the desc first");
+    if (!d->name[0]) memcpy(d->name, "device", 7);
+    if (!memchr(d->name, 0, sizeof d->name) || strpbrk(d->name, " \t\r\n#"))
+        return ol__device_error("name", "must be a word of at most 15 characters");
+    if (d->kinds & ~(uint32_t)OL__DEVICE_KINDS) return ol__device_error("kinds", "are call, crc32, deflate, inflate");
+#define OL__CHECK_NUMBER(member, type, filled, most)                                                                   \
+    if (ol__device_range(#member, (double)d->member, most) < 0) return -EINVAL;
+    OL__DEVICE_NUMBERS(OL__CHECK_NUMBER)
+#undef OL__CHECK_NUMBER
+    if (!d->kinds) d->kinds = OL__DEVICE_KINDS;
+    if (!d->engines) d->engines = 1;
+    if (!d->depth) d->depth = 128;
+    if (!d->reserve) d->reserve = d->depth / 8;
+    if (!(d->exponent > 0)) d->exponent = 1;
+    if (!d->seed) d->seed = 1;
+    if (d->reserve >= d->depth) return ol__device_error("reserve", "must be less than depth");
+    if (d->faults + d->corrupts + d->hangs <= 1 + 1e-9) return 0; /* 0.7, 0.2 and 0.1 are a bit more */
+    return ol__device_error("faults, corrupts and hangs", "must be at most 1 together");
+}
+
+/* 12, -3, 0.25, 1.5e9; returns whether it is one. strtod would want the decimal point of the process's locale. */
+static int ol__device_number(const char *p, double *value) {
+    const double sign = *p == '-' ? -1 : 1;
+    const char *const digits = p += *p == '-';
+    double v = 0, scale = sign;
+    int e = 0;
+    for (; *p >= '0' && *p <= '9'; p++) v = v * 10 + (*p - '0');
+    if (p == digits) return 0;
+    if (*p == '.')
+        for (p++; *p >= '0' && *p <= '9'; p++, scale *= 10) v = v * 10 + (*p - '0');
+    if (*p == 'e')
+        for (p++; *p >= '0' && *p <= '9' && e < 100; p++) e = e * 10 + (*p - '0');
+    for (v /= scale; e; e--) v *= 10;
+    *value = v;
+    return !*p;
+}
+static int ol__device_kinds(const char *text, uint32_t *kinds) { /* deflate,inflate; returns whether it is that */
+    for (*kinds = 0;; text++) {
+        char kind[16] = "";
+        for (size_t n = 0; *text && *text != ',' && n < sizeof kind - 1; text++) kind[n++] = *text;
+        const int k = ol__name_index(ol__kind_names, OL__KINDS, kind);
+        if (k <= 0 || !(OL__DEVICE_KINDS >> k & 1)) return 0;
+        *kinds |= 1u << k;
+        if (!*text) return 1;
+    }
+}
+
+static int ol__device_assign(ol_emulated_desc *d, const char *name, const char *text) {
+    double v = -1;
+    const int number = ol__device_number(text, &v);
+    if (!strcmp(name, "name")) {
+        if (!*text || strlen(text) > 15) return ol__device_error(name, "must have 1 to 15 characters");
+        memcpy(d->name, text, strlen(text) + 1);
+        return 0;
+    }
+    if (!strcmp(name, "kinds"))
+        return ol__device_kinds(text, &d->kinds) ? 0 : ol__device_error(name, "must be of call,crc32,deflate,inflate");
+#define OL__ASSIGN_NUMBER(member, type, filled, most)                                                                  \
+    if (!strcmp(name, #member)) {                                                                                      \
+        if (!number) return ol__device_error(name, "must be a number, as 12, 0.5 or 1.5e9");                           \
+        if (filled && v == 0) return ol__device_error(name, "must not be 0: leave it out for its default");            \
+        if (ol__device_range(name, v, most) < 0) return -EINVAL;                                                       \
+        if ((double)(type)v != v) return ol__device_error(name, "must be a whole number");                             \
+        d->member = (type)v;                                                                                           \
+        return 0;                                                                                                      \
+    }
+    OL__DEVICE_NUMBERS(OL__ASSIGN_NUMBER)
+#undef OL__ASSIGN_NUMBER
+    return ol__device_error(name, "is not a member that text can set");
+}
+
+/* T: A. Vijeev, "Operating System Scheduling for Emerging Hardware Accelerators", UC San Diego 2023, chapter 2: its
+   text, not its plots. Nothing is fitted to its chapter 4. L(bytes) is latency_ns + engine_ns + bytes / bytes_per_s.
+   - L(256) from the host is what software takes (T: below that size software is faster, above it the device is).
+     4,550 ns: ISA-L level 1, 256 bytes of HTML, one Zen 5 core. Assumptions: that level, that core.
+   - The NIC's own cores save the round trip over PCIe, a couple of microseconds (T). Assumption: 2,000 ns at each size.
+   - From 8 KB on that is at most 25 % (T). Assumption: just 25 % at 8 KB. So L(8K) is 8,000 ns from the NIC and 10,000
+     from the host; with L(256), bytes_per_s is 1.456e9, and L(0) 2,374 and 4,374 ns.
+   - How much of L(0) occupies an engine, T doesn't say. Assumption: half of the NIC's, 1,187 ns. With many in flight
+     throughput depends on it directly: compare also with engine_ns 0 and 2,374, and the difference in latency_ns.
+   - Set-up takes 0.36 to 2.8 us on the host, 1 to 11 us on the NIC, at all sizes less than L (T). Assumptions: the
+     geometric mean on the host, 1,000 ns; that of the NIC, 3,300, is more than L(0), so 2,000.
+   - L hardly depends on what the data are (T): no jitter. Assumptions: one engine, completions as they finish, no cost
+     for each burst, the default depth, and all kinds take what deflate takes. */
+static const char *const ol__device_presets[][2] = {
+    {"bluefield2-host", "setup_ns=1000 latency_ns=3187 engine_ns=1187 bytes_per_s=1.456e9"},
+    {"bluefield2-nic", "setup_ns=2000 latency_ns=1187 engine_ns=1187 bytes_per_s=1.456e9"},
+    /* assumptions, all, and no product's figures: each operation takes longer than above, all together are faster */
+    {"qat-like", "engines=16 depth=512 order=1 setup_ns=400 burst_ns=400 latency_ns=12000 engine_ns=1000 "
+                 "bytes_per_s=8e8"},
+    /* assumptions, all: below a tenth of ISA-L level 1's speed, 1.2e9 bytes/s on one Zen 5 core */
+    {"slow", "setup_ns=3000 latency_ns=20000 engine_ns=5000 bytes_per_s=1e8"}};
+
+static int ol__device_words(const char *p, ol_emulated_desc *d) {
+    char word[64];
+    for (int first = 1;; first = 0) {
+        int n, r = 1;
+        while ((n = ol__word(&p, word, sizeof word)) == 0) { /* the end of a line */
+            while (*p && *p != '\n') p++;
+            if (!*p++) return 0;
+        }
+        if (n < 0) return ol__device_error("text", "has a word of more than 63 characters");
+        char *value = strchr(word, '=');
+        if (value) *value++ = 0;
+        for (int i = 0; i < 4 && first && !value; i++)
+            if (!strcmp(word, ol__device_presets[i][0])) r = ol__device_words(ol__device_presets[i][1], d);
+        if (value) r = ol__device_assign(d, word, value);
+        if (r == 1)
+            r = ol__device_error(word, first ? "is not bluefield2-host, bluefield2-nic, qat-like, slow or MEMBER=VALUE"
+                                             : "must be MEMBER=VALUE: a device's name comes first");
+        if (r) return r;
+    }
+}
+OL_API int ol_emulated_parse(const char *text, ol_emulated_desc *out, char *err, size_t err_len) {
+    ol_emulated_desc d, filled;
+    memset(&d, 0, sizeof d);
+    int r = text ? ol__device_words(text, &d) : ol__device_error("text", "must not be NULL");
+    filled = d;
+    if (!r) r = ol__device_check(&filled);
+    if (!r && out) *out = d;
+    if (r && err && err_len) snprintf(err, err_len, "%s", ol__last_error);
+    return r;
+}
+
+OL_API int ol_emulated_create(ol_backend **backend, const ol_emulated_desc *desc) {
+    ol_emulated_desc filled;
+    memset(&filled, 0, sizeof filled);
+    if (desc) filled = *desc;
+    const int r = backend ? ol__device_check(&filled) : ol__fail(OL__E_NULL);
+    if (r) return r;
+    ol__device *d = (ol__device *)ol__zalloc(sizeof *d);
+    if (!d) return ol__fail(OL__E_NO_MEMORY);
+    d->desc = filled;
+    d->random = filled.seed;
+    memcpy(d->name, filled.name, sizeof d->name);
+    memcpy(&d->lock, &ol__unlocked, sizeof ol__unlocked);
+    OL_SYS_STORE(&d->forks, ol__forks, OL_SYS_RELAXED);
+    d->backend.version = OL_BACKEND_VERSION;
+    d->backend.kinds = filled.kinds;
+    d->backend.name = d->name;
+    d->backend.self = d;
+    d->backend.open = ol__device_open;
+    d->backend.submit = ol__device_submit;
+    d->backend.poll = ol__device_poll;
+    d->backend.look = ol__device_look;
+    d->backend.next_ns = ol__device_next;
+    d->backend.cancel = ol__device_cancel;
+    d->backend.close = ol__device_close;
+    d->backend.forked = ol__device_forked;
+    *backend = &d->backend;
+    return 0;
+}
+
+OL_API int ol_emulated_change(ol_backend *backend, const ol_emulated_desc *desc) {
+    if (!backend || backend->open != ol__device_open) return ol__fail(OL__E_BACKEND_DESC);
+    if (!desc) return ol__fail(OL__E_NULL);
+    ol__device *d = (ol__device *)backend->self;
+    ol_emulated_desc filled = *desc;
+    const size_t fixed = offsetof(ol_emulated_desc, setup_ns); /* what lies before is read without the lock */
+    const int r = ol__device_check(&filled);
+    if (r) return r;
+    ol__device_here(d);
+    OL_SYS_MUTEX_LOCK(&d->lock);
+    memcpy((char *)&d->desc + fixed, (const char *)&filled + fixed, sizeof filled - fixed);
+    OL_SYS_MUTEX_UNLOCK(&d->lock);
+    return 0;
+}
+
+OL_API int ol_emulated_destroy(ol_backend *backend) {
+    if (!backend || backend->open != ol__device_open) return ol__fail(OL__E_BACKEND_DESC);
+    ol__device *d = (ol__device *)backend->self;
+    ol__device_here(d);
+    OL_SYS_MUTEX_LOCK(&d->lock);
+    const uint32_t loops = d->loops;
+    OL_SYS_MUTEX_UNLOCK(&d->lock);
+    if (loops) return ol__fail(OL__E_BACKEND_BUSY);
+    OL_SYS_FREE(d);
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
