@@ -161,7 +161,7 @@ struct server {
     int64_t accepted;
     struct conn *conns;
     struct stock requests, transfers;
-    ol_post_node stop;
+    ol_post_node stop, reload, table, dump;
     ol_timer grace, log_timer;
     int accepting, stopping;
     int64_t warned; /* when stderr last got a warning */
@@ -176,6 +176,10 @@ struct server {
 /* For the signal handler. */
 static struct server *g_servers;
 static int g_nservers;
+
+/* The table that SIGHUP has brought, for the loops to take over. */
+static pthread_mutex_t g_policy_lock = PTHREAD_MUTEX_INITIALIZER;
+static ol_policy g_policy;
 
 static void *stock_take(struct stock *s) {
     void *p = s->first;
@@ -1062,16 +1066,77 @@ static void on_stop(ol_loop *loop, ol_post_node *node) {
     stop_if_done(s);
 }
 
-static void on_signal(int number) {
-    const int saved = errno;
-    (void)number;
-    for (int i = 0; i < g_nservers; i++) (void)ol_post(g_servers[i].loop, &g_servers[i].stop);
-    errno = saved;
-}
-
 static int fail(const char *what, const char *why, const char *remedy) {
     fprintf(stderr, "gzip_server: %s: %s. %s\n", what, why, remedy);
     return 1;
+}
+
+static int load_policy(const struct config *config, ol_policy *policy) {
+    char text[16384], why[256];
+    const int fd = open(config->policy_file, O_RDONLY | O_CLOEXEC);
+    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    const int error = errno;
+    if (fd >= 0) close(fd);
+    if (n < 0) return fail(config->policy_file, strerror(error), "Give --policy a file that can be read.");
+    if ((size_t)n == sizeof text - 1) return fail(config->policy_file, "longer than 16 KB", "Shorten it.");
+    text[n] = '\0';
+    if (ol_policy_parse(text, policy, why, sizeof why) != 0)
+        return fail(config->policy_file, why, "The format is explained in offload.h under `>>policy`.");
+    return 0;
+}
+
+static int use_policy(struct server *s, const ol_policy *policy) {
+    if (ol_loop_set_policy(s->loop, policy) == 0) return 0;
+    return fail(s->config->policy_file, ol_error(), "The backend here is called threads.");
+}
+
+/* On the first loop after SIGHUP. A table that can't be loaded leaves the old one in force. */
+static void on_reload(ol_loop *loop, ol_post_node *node) {
+    struct server *s = OL_CONTAINER(node, struct server, reload);
+    ol_policy policy;
+    (void)loop;
+    if (!s->config->policy_file) {
+        (void)fail("SIGHUP", "there is no policy to load again", "Start with --policy FILE.");
+        return;
+    }
+    if (load_policy(s->config, &policy) != 0 || use_policy(s, &policy) != 0) return;
+    pthread_mutex_lock(&g_policy_lock);
+    g_policy = policy;
+    pthread_mutex_unlock(&g_policy_lock);
+    for (int i = 1; i < g_nservers; i++) (void)ol_post(g_servers[i].loop, &g_servers[i].table);
+    fprintf(stderr, "gzip_server: %s: loaded, %u rules.\n", s->config->policy_file, policy.n);
+}
+
+/* On the other loops: which backends they have is the same, so what the first has taken they take. */
+static void on_table(ol_loop *loop, ol_post_node *node) {
+    ol_policy policy;
+    (void)loop;
+    pthread_mutex_lock(&g_policy_lock);
+    policy = g_policy;
+    pthread_mutex_unlock(&g_policy_lock);
+    (void)use_policy(OL_CONTAINER(node, struct server, table), &policy);
+}
+
+/* On each loop after SIGUSR1: its statistics, in one piece. */
+static void on_dump(ol_loop *loop, ol_post_node *node) {
+    const int n = ol_loop_dump(loop, NULL, 0);
+    char *text = (char *)malloc((size_t)n + 1);
+    (void)node;
+    if (!text) return;
+    (void)ol_loop_dump(loop, text, (size_t)n + 1);
+    fprintf(stderr, "%s\n", text);
+    free(text);
+}
+
+static void on_signal(int number) {
+    const int saved = errno;
+    for (int i = 0; i < g_nservers; i++) {
+        struct server *s = &g_servers[i];
+        if (number == SIGUSR1) (void)ol_post(s->loop, &s->dump);
+        else if (number != SIGHUP) (void)ol_post(s->loop, &s->stop);
+        else if (i == 0) (void)ol_post(s->loop, &s->reload);
+    }
+    errno = saved;
 }
 
 /* SO_REUSEPORT would let us share a port with another server of ours without noticing: ask for it alone first. */
@@ -1096,14 +1161,16 @@ static int server_start(struct server *s, const struct config *config, struct so
     s->transfers.size = sizeof(struct transfer) + DICT_BYTES + config->chunk + (size_t)ol_deflate_bound(config->chunk);
     s->transfers.max = STOCK_TRANSFERS;
     s->stop.fn = on_stop;
+    s->reload.fn = on_reload;
+    s->table.fn = on_table;
+    s->dump.fn = on_dump;
     memset(&desc, 0, sizeof desc);
     desc.backends = &config->pool;
     desc.nbackends = 1;
     desc.log = warn;
     desc.log_user = s;
     if (ol_loop_create(&s->loop, &desc) != 0) return fail("can't create a loop", ol_error(), "Lower --loops.");
-    if (config->policy_file && ol_loop_set_policy(s->loop, &config->policy) != 0)
-        return fail(config->policy_file, ol_error(), "The backend here is called threads.");
+    if (config->policy_file && use_policy(s, &config->policy) != 0) return 1;
     s->exec = config->mode == OFFLOADED ? NULL : ol_exec_create();
     if (config->mode != OFFLOADED && !s->exec) return fail("can't start", "out of memory", "Lower --loops.");
     const int r = ol_listen(s->loop, (struct sockaddr *)address, len, 1024, 1, OL_LATENCY, &s->listener);
@@ -1147,6 +1214,8 @@ static int run_all(const struct config *config, struct server *servers, const st
     action.sa_flags = SA_RESTART;
     (void)sigaction(SIGTERM, &action, NULL);
     (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGHUP, &action, NULL);
+    (void)sigaction(SIGUSR1, &action, NULL);
     inet_ntop(AF_INET, &address->sin_addr, text, sizeof text);
     printf("listening on %s:%d\n", text, ntohs(address->sin_port));
     fflush(stdout);
@@ -1191,7 +1260,8 @@ static void usage(FILE *to) {
             "  --help              this text\n"
             "\n"
             "SIGTERM or SIGINT stops it: answers under way are finished, then it exits with status 0. A second one\n"
-            "ends them at once. A line of the log: client \"request\" status bytes coding where why.\n"
+            "ends them at once. SIGHUP loads --policy again; a file with an error leaves the old one in force. SIGUSR1\n"
+            "prints what the loops have measured. A line of the log: client \"request\" status bytes coding where why.\n"
             "\n"
             "Example: gzip_server --port 8080 --log - /usr/share/doc\n");
 }
@@ -1259,20 +1329,6 @@ static int parse_options(struct config *config, int argc, char **argv) {
     return 0;
 }
 
-static int load_policy(struct config *config) {
-    char text[16384], why[256];
-    const int fd = open(config->policy_file, O_RDONLY | O_CLOEXEC);
-    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    const int error = errno;
-    if (fd >= 0) close(fd);
-    if (n < 0) return fail(config->policy_file, strerror(error), "Give --policy a file that can be read.");
-    if ((size_t)n == sizeof text - 1) return fail(config->policy_file, "longer than 16 KB", "Shorten it.");
-    text[n] = '\0';
-    if (ol_policy_parse(text, &config->policy, why, sizeof why) != 0)
-        return fail(config->policy_file, why, "The format is explained in offload.h under `>>policy`.");
-    return 0;
-}
-
 static int open_files(struct config *config) {
     config->root = open(config->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (config->root < 0) return fail(config->directory, strerror(errno), "Give a directory that can be read.");
@@ -1281,7 +1337,7 @@ static int open_files(struct config *config) {
         config->log_fd = open(config->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
         if (config->log_fd < 0) return fail(config->log_file, strerror(errno), "Give --log a file to write to.");
     }
-    return config->policy_file ? load_policy(config) : 0;
+    return config->policy_file ? load_policy(config, &config->policy) : 0;
 }
 
 /* The workers share the loops' cores. At SCHED_IDLE the kernel runs a loop that has something to do at once, and a

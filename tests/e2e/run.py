@@ -1202,6 +1202,44 @@ def errors_in_a_policy_file_are_reported_with_their_line(world, server):
     check(status == 1 and "no-policy" in err, "a missing file: %d %r" % (status, err))
 
 
+@test
+def a_signal_loads_the_policy_again_and_an_error_leaves_the_old_one(world, server):
+    policy, path = world.path("policy-again"), world.path("log-again")
+
+    def write(text):
+        with open(policy, "w") as f:
+            f.write(text)
+
+    def loaded(other, want):
+        other.signal(signal.SIGHUP)
+        eventually(lambda: want in other.stderr(), "%r on stderr" % want)
+
+    write("deflate any 0- software - -\n")
+    with Server(world, "--policy", policy, "--log", path, "--loops", "2") as other:
+        def where(n):
+            other.get("/1000003.html")
+            return log_lines(path, n)[n - 1].split()[7]
+
+        equal(where(1), "software", "before")
+        write("deflate any 0- async threads wait\n# the end\n")
+        loaded(other, "loaded, 1 rules")
+        eventually(lambda: where(len(open(path).read().splitlines()) + 1) == "threads", "the new table on each loop")
+        write("deflate any 0- nonsense - -\n")
+        loaded(other, "policy, line 1")
+        write("deflate any 0- async nowhere wait\n")
+        loaded(other, "nowhere")
+        n = len(open(path).read().splitlines())
+        equal(where(n + 1), "threads", "after errors")
+        write("deflate any 0- sliced - -\n")
+        loaded(other, "loaded, 1 rules")
+        other.signal(signal.SIGUSR1)
+        eventually(lambda: other.stderr().count("loop lag") == 2, "statistics of both loops")
+        check("deflate" in other.stderr(), "no cell of deflate in %r" % other.stderr())
+        other.signal(signal.SIGHUP)
+    with Server(world) as other:
+        loaded(other, "--policy FILE")
+
+
 def log_lines(path, n):
     """The log's lines once there are n of them."""
     eventually(lambda: os.path.exists(path) and open(path).read().count("\n") >= n, "%d lines of log" % n)
