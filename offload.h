@@ -4413,13 +4413,15 @@ static void ol__learn(ol__cell *cell, uint32_t way, uint32_t load, int64_t ns, i
         cell->interval = cell->probe = 4;
         memset(cell->ns[way], 0, sizeof cell->ns[way]);
         cell->ns[way][load] = old;
+    } else if ((float)ns > 2 * old && cell->interval > 256) {
+        cell->interval = 256;
     }
     ol__average(&cell->ns[way][load], (float)ns, probe);
 }
 
-/* Of what auto decides one in eight is timed, and each that only tries. */
+/* Of what auto decides each that only tries is timed, and one in eight, or 32 where nothing has changed for long. */
 static int ol__learn_due(ol__cell *cell, uint8_t why) {
-    return why == OL_WHY_PROBE || (why >= OL_WHY_MEASURED && !(cell->timed++ & 7));
+    return why == OL_WHY_PROBE || (why >= OL_WHY_MEASURED && !(cell->timed++ & (cell->interval < 512 ? 7 : 31)));
 }
 static int ol__count_due(ol_loop *loop) {
     if (++loop->sampled < loop->desc.sample) return 0;
@@ -4724,10 +4726,8 @@ static int ol__shunned(const ol_loop *loop, ol__lane *lane) {
     return -1;
 }
 
-/* What is known of a way under a load; of one that was not met that of a lower, or else a higher one. */
-static float ol__known(const ol__cell *cell, uint32_t way, uint32_t load) {
-    const float *ns = cell->ns[way];
-    if (way == OL__HERE) return ns[0];
+/* What is known of a way under a load; of one that was not met that of a lower, or else a higher one. 0: nothing. */
+static float ol__known(const float *ns, uint32_t load) {
     for (uint32_t i = load + 1; i-- > 0;)
         if (ns[i] > 0) return ns[i];
     while (++load < OL_LOADS)
@@ -4735,39 +4735,37 @@ static float ol__known(const ol__cell *cell, uint32_t way, uint32_t load) {
     return 0;
 }
 
-/* The cheapest way under this load; the present one has an advantage of a fifth, so that what is equal doesn't flap. */
-static uint32_t ol__cheapest(const ol_loop *loop, const ol__lane *lane, const ol__cell *cell, uint32_t cls,
-                             uint32_t load, uint32_t ways) {
+/* From times to costs: what else an operation takes from the loop, as its class sees that. */
+static void ol__weigh(const ol_loop *loop, const ol__lane *lane, uint32_t cls, uint32_t load, float cost[3]) {
     const int others = ol__ready(loop) || (lane->in_backend && lane->backend->look(lane->channel.self));
+    const float took = lane->submit_ns[load == 0] + lane->reap_ns;
+    if (cls != OL_LATENCY) {
+        if (others) cost[OL__ASYNC] = took;
+        return;
+    }
     /* who waits for this loop meanwhile: who is ready, as many as ran in the last round, and half of those whose
        operations are out */
-    const float waiting = (float)(others ? loop->ran + 1 : 0) +
-                          (float)(lane->line[0].in_flight + lane->line[OL__CALLS].in_flight) / 2;
-    const float took = lane->submit_ns[load == 0] + lane->reap_ns;
-    float cost[3];
-    uint32_t best = cell->choice < ways ? cell->choice : (uint32_t)OL__ASYNC;
-    for (uint32_t way = 0; way < ways; way++) cost[way] = ol__known(cell, way, load);
-    if (cls == OL_LATENCY) {
-        cost[OL__HERE] *= 1 + waiting;
-        cost[OL__ASYNC] += took * waiting;
-        if (ways > OL__SYNC) cost[OL__SYNC] *= 1 + waiting;
-    } else if (others) {
-        cost[OL__ASYNC] = took;
-    }
-    cost[best] *= 0.8f;
-    for (uint32_t way = 0; way < ways; way++)
-        if (cost[way] < cost[best]) best = way;
-    return best;
+    const uint32_t out = lane->line[0].in_flight + lane->line[OL__CALLS].in_flight;
+    const float waiting = (float)(others ? loop->ran + 1 : 0) + (float)out / 2;
+    cost[OL__HERE] *= 1 + waiting;
+    cost[OL__ASYNC] += took * waiting;
+    cost[OL__SYNC] *= 1 + waiting;
 }
 
 /* auto: which way an operation goes. ways: 3 if it may wait synchronously, else 2. */
 static uint32_t ol__auto(const ol_loop *loop, ol__lane *lane, ol__cell *cell, ol_op *op, uint32_t load, uint32_t ways) {
     const int shunned = ol__shunned(loop, lane);
+    float cost[3] = {cell->ns[OL__HERE][0], ol__known(cell->ns[OL__ASYNC], load), 0};
+    if (ways > OL__SYNC) cost[OL__SYNC] = ol__known(cell->ns[OL__SYNC], load);
     op->why = shunned > 0 ? OL_WHY_STALLED : OL_WHY_PROBE;
     if (shunned) return shunned > 0 ? OL__HERE : OL__ASYNC;
-    for (uint32_t way = 0; way < ways; way++) /* each is tried once at first */
-        if (ol__known(cell, way, load) <= 0) return way;
-    const uint32_t best = ol__cheapest(loop, lane, cell, ol__op_class(op), load, ways);
+    for (uint32_t way = 0; way < ways; way++)
+        if (cost[way] <= 0) return way; /* each is tried once at first */
+    ol__weigh(loop, lane, ol__op_class(op), load, cost);
+    uint32_t best = cell->choice < ways ? cell->choice : (uint32_t)OL__ASYNC;
+    cost[best] *= 0.8f; /* so that what is about equal doesn't flap */
+    for (uint32_t way = 0; way < ways; way++)
+        if (cost[way] < cost[best]) best = way;
     if (cell->probe == 0) {
         cell->interval = cell->interval < 8 ? 16 : cell->interval < 256 ? (uint16_t)(2 * cell->interval) : 512;
         cell->probe = cell->interval;
@@ -5701,6 +5699,7 @@ struct ol__device_channel { /* a loop's */
     ol__device *device;
     ol__device_job **heap; /* n in flight, next to be handed out on top; then those that are free */
     ol__device_job *job;
+    OL_SYS_ATOMIC(int64_t) next; /* finish of what is on top: asked for often, and not worth a lock */
     uint32_t n, depth;
     ol_exec exec;
 };
@@ -5761,6 +5760,7 @@ static void ol__device_sift(ol__device_channel *c, ol__device_job *job) {
         (c->heap[i] = c->heap[k])->at = i;
     }
     (c->heap[i] = job)->at = i;
+    OL_SYS_STORE(&c->next, c->heap[0]->finishes, OL_SYS_RELAXED);
 }
 
 /* Gives the job to the engine that is free first. */
@@ -5850,7 +5850,10 @@ static int ol__device_poll(void *channel, ol_op **ops, int max) {
         ops[n] = job->op;
         c->heap[c->n] = job;
         end->at = 0;
-        if (c->n) ol__device_sift(c, end);
+        if (c->n)
+            ol__device_sift(c, end);
+        else
+            OL_SYS_STORE(&c->next, OL_NEVER, OL_SYS_RELAXED);
     }
     OL_SYS_MUTEX_UNLOCK(&c->device->lock);
     /* the jobs are free, but only this thread takes them again */
@@ -5859,11 +5862,8 @@ static int ol__device_poll(void *channel, ol_op **ops, int max) {
 }
 
 static int64_t ol__device_next(void *channel, int64_t now) {
-    ol__device_channel *c = (ol__device_channel *)channel;
+    const int64_t next = OL_SYS_LOAD(&((ol__device_channel *)channel)->next, OL_SYS_RELAXED);
     (void)now;
-    OL_SYS_MUTEX_LOCK(&c->device->lock);
-    const int64_t next = c->n ? c->heap[0]->finishes : OL_NEVER;
-    OL_SYS_MUTEX_UNLOCK(&c->device->lock);
     return next == OL_NEVER ? -1 : next;
 }
 static int ol__device_look(void *channel) {
@@ -5913,6 +5913,7 @@ static int ol__device_forked(void *channel) {
     ol__device_channel *c = (ol__device_channel *)channel;
     ol__device_here(c->device);
     c->n = 0;
+    OL_SYS_STORE(&c->next, OL_NEVER, OL_SYS_RELAXED);
     for (uint32_t i = 0; i < c->depth; i++) c->heap[i] = &c->job[i]; /* another thread may have been at it */
     return 0;
 }
