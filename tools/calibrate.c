@@ -46,12 +46,6 @@ static int64_t now_ns(void) { return running_ns() - __atomic_load_n(&stopped_for
 #define OFFLOAD_IMPLEMENTATION
 #include "offload.h"
 
-#if defined(OL_SYS_SPEND) /* comes with emulated devices */
-#define WITH_DEVICES 1
-#else
-#define WITH_DEVICES 0
-#endif
-
 /* ---- what is measured -------------------------------------------------------------------------------------------- */
 
 enum { EMPTY = 0, OPS = OL_OP_INFLATE + 1 }; /* by kind; EMPTY: a call of a function that does nothing */
@@ -381,13 +375,11 @@ static void open_backend(struct bed *b) {
     t.workers = 1;
     t.spin_ns = b->state == SPINNING ? LONG_NS : -1;
     if (b->index == THREADS) must(ol_threads_create(&b->backend, &t), "the thread pool");
-#if WITH_DEVICES
     ol_emulated_desc d;
     char err[200];
     if (b->index > THREADS && ol_emulated_parse(want.device[b->index - 2], &d, err, sizeof err) < 0)
         fail("--device %s: %s", want.device[b->index - 2], err);
     if (b->index > THREADS) must(ol_emulated_create(&b->backend, &d), "the emulated device");
-#endif
 }
 
 static void bed_open(struct bed *b, int index, int state) {
@@ -417,9 +409,7 @@ static void bed_open(struct bed *b, int index, int state) {
 static void bed_close(struct bed *b) {
     must(ol_loop_destroy(b->loop), "the end of the loop");
     if (b->index == THREADS) must(ol_threads_destroy(b->backend), "the end of the thread pool");
-#if WITH_DEVICES
     if (b->index > THREADS) must(ol_emulated_destroy(b->backend), "the end of the emulated device");
-#endif
 }
 
 enum { REPEATS = 15, PAUSE_NS = 30 * 1000, CELL_NS = 2 * 1000 * 1000 };
@@ -564,7 +554,6 @@ static void name_machine(void) {
 
 static void name_devices(void) {
     for (int i = 0; i < want.devices; i++) {
-#if WITH_DEVICES
         ol_emulated_desc d;
         char err[200];
         if (ol_emulated_parse(want.device[i], &d, err, sizeof err) < 0) fail("--device %s: %s", want.device[i], err);
@@ -576,9 +565,6 @@ static void name_devices(void) {
                 fail("--device %s: there is a backend of the name %s already: add name=...", want.device[i],
                      backend_names[k]);
         backends++;
-#else
-        fail("--device: this offload.h has no emulated devices: leave the option out");
-#endif
     }
 }
 
