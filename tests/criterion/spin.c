@@ -13,9 +13,10 @@
 static int64_t clock_ns = 1000000000, moment, slept_at;
 static void (*at_moment)(void), (*on_sleep)(void);
 static int looks; /* at the kernel, without waiting */
+static int64_t clock_step = 1000; /* what a look at it takes */
 static int64_t test_now(void) {
     void (*const call)(void) = at_moment;
-    clock_ns += 1000;
+    clock_ns += clock_step;
     if (call && clock_ns >= moment) at_moment = NULL, call();
     return clock_ns;
 }
@@ -189,4 +190,95 @@ Test(spin, the_kernel_is_looked_at_meanwhile_but_not_each_time) {
     between(clock_ns, moment, moment + OL__KERNEL_NS + 8 * US);
     end();
     close(sv[1]);
+}
+
+/* ---- a round: how much runs in it, and how often the kernel is asked between rounds. Time passes only where a coroutine
+   says so. */
+
+static struct worker {
+    ol_co co;
+    int64_t takes;
+    int yields;
+} worker[64];
+static int resumes;
+static void works(ol_co *co) {
+    struct worker *w = OL_SELF(co, struct worker, co);
+    OL_BEGIN(co);
+    while (w->yields-- > 0) {
+        clock_ns += w->takes;
+        resumes++;
+        OL_YIELD();
+    }
+    clock_ns += w->takes;
+    resumes++;
+    OL_END(co);
+}
+/* n coroutines, each of which takes so long; how many of them a round runs. */
+static int in_a_round(int n, int cls, int64_t takes) {
+    clock_step = 0;
+    begin(0, 0);
+    for (int i = 0; i < n; i++) {
+        worker[i].takes = takes;
+        worker[i].yields = 0;
+        cr_assert_eq(ol_spawn(loop, &worker[i].co, works, 0, cls), 0);
+    }
+    resumes = 0;
+    cr_assert_geq(ol_loop_step(loop, 0), 0);
+    const int ran = resumes;
+    end();
+    cr_assert_eq(resumes, n);
+    return ran;
+}
+Test(round, ends_after_20_microseconds_of_batch_work_and_looks_at_the_clock_each_time) {
+    cr_assert_eq(in_a_round(20, OL_BATCH, 3 * US), 7);
+    cr_assert_eq(in_a_round(20, OL_BATCH, 20 * US), 2); /* 20 is not more than 20 */
+    cr_assert_eq(in_a_round(20, OL_BATCH, 20 * US + 1), 1);
+    cr_assert_eq(in_a_round(20, OL_BATCH, 1), 20);
+}
+Test(round, looks_at_the_clock_after_eight_of_latency_critical_work) {
+    cr_assert_eq(in_a_round(20, OL_LATENCY, 3 * US), 8);
+    cr_assert_eq(in_a_round(20, OL_LATENCY, 2 * US), 16);
+    cr_assert_eq(in_a_round(20, OL_LATENCY, 50 * US), 8);
+    cr_assert_eq(in_a_round(20, OL_LATENCY, 1), 20);
+}
+
+/* Rounds until the kernel is asked again, while there is always something to run. */
+static int rounds_to_a_look(int64_t takes) {
+    clock_step = 0;
+    begin(0, 0);
+    worker[0].takes = takes;
+    worker[0].yields = 200;
+    cr_assert_eq(ol_spawn(loop, &worker[0].co, works, 0, OL_LATENCY), 0);
+    cr_assert_eq(ol_loop_step(loop, 0), 1);
+    looks = 0;
+    while (!looks) cr_assert_eq(ol_loop_step(loop, 0), 1); /* from one that has asked on */
+    int rounds = 0;
+    for (looks = 0; !looks; rounds++) cr_assert_eq(ol_loop_step(loop, 0), 1);
+    worker[0].yields = 0;
+    end();
+    return rounds;
+}
+Test(round, asks_the_kernel_every_16_rounds_or_10_microseconds_while_there_is_work) {
+    cr_assert_eq(rounds_to_a_look(0), 16);
+    cr_assert_eq(rounds_to_a_look(2 * US), 5);
+    cr_assert_eq(rounds_to_a_look(2 * US + 1), 5);
+    cr_assert_eq(rounds_to_a_look(10 * US - 1), 2);
+    cr_assert_eq(rounds_to_a_look(10 * US), 1);
+}
+
+/* ---- a worker on the loop's own core is not spun for */
+
+Test(round, a_synchronous_rule_suspends_where_the_workers_share_the_loops_core) {
+    for (uint32_t sched = 1; sched <= 2; sched++) {
+        ol_backend *pool;
+        ol_channel channel;
+        ol_threads_desc d;
+        memset(&d, 0, sizeof d);
+        d.sched = sched;
+        cr_assert_eq(ol_threads_create(&pool, &d), 0);
+        cr_assert_eq(pool->open(pool->self, NULL, &channel), 0);
+        cr_assert_eq((channel.flags & OL_CHANNEL_NO_SYNC) != 0, sched == 1);
+        pool->close(channel.self);
+        cr_assert_eq(ol_threads_destroy(pool), 0);
+    }
 }
