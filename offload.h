@@ -635,11 +635,11 @@ OL_API const ol_loop_desc *ol_loop_desc_of(const ol_loop *loop);
 OL_API void ol_loop_get_stats(const ol_loop *loop, ol_loop_stats *stats);
 
 /* Times in ns: exact below 16, then eight ranges an octave, so that a value read back is at most 12.5% too large. The
-   last range is open: above 34 s. 1,112 bytes. */
+   last range is open: above 64 s. 2,200 bytes. */
 enum { OL_HISTOGRAM = 272 };
 typedef struct ol_histogram {
     uint64_t count, sum, max;
-    uint32_t n[OL_HISTOGRAM];
+    uint64_t n[OL_HISTOGRAM];
 } ol_histogram;
 OL_API void ol_histogram_add(ol_histogram *h, int64_t ns); /* negative counts as 0 */
 
@@ -1004,7 +1004,8 @@ OL_API int64_t ol_op_exec(ol_exec *exec, ol_op *op);
      software  on the spot.
      sliced    on the loop's own core, in slices of desc.slice_ns between other ready work, latency-critical work
                first; one operation of each class at a time. A slice exceeds its time by one block (16 KB) or one step
-               at most. A call without steps is one step; what may block (file) runs on the spot.
+               at most (crc32 with ISA-L: 256 KB). A call without steps is one step; what may block (file) runs on the
+               spot.
      sync      offloaded; spins for the result, for at most desc.sync_ns, then suspends. Completions of others are
                filed with their owners.
      async     offloaded; suspends.
@@ -3554,6 +3555,11 @@ struct ol_exec {
 };
 enum { OL__CODING = 0, OL__STORING = 1, OL__SPILLED = 2 };
 enum { OL__BLOCK = 16384 }; /* bytes of a step where time matters: some ten microseconds of a codec */
+#if defined(OFFLOAD_ISAL)
+enum { OL__CRC_BLOCKS = 16 }; /* of a checksum, which is so much faster */
+#else
+enum { OL__CRC_BLOCKS = 1 };
+#endif
 
 OL_API ol_exec *ol_exec_create(void) { return (ol_exec *)ol__zalloc(sizeof(ol_exec)); }
 static void ol__exec_clear(ol_exec *exec) {
@@ -3678,7 +3684,7 @@ static int64_t ol__deflate_piece(ol_exec *x, const ol_op *op, uint64_t cap, int 
     struct isal_zstream *z = x->deflate;
     if (!z->avail_in && x->left) {
         z->next_in = (uint8_t *)(uintptr_t)op->src + (op->len - x->left);
-        z->avail_in = (uint32_t)ol__least(x->left, x->piece);
+        z->avail_in = (uint32_t)ol__least(x->left, ol__least(OL__BLOCK, OL_SYS_PIECE)); /* alike in each mode */
         x->left -= z->avail_in;
         x->check = ol__check(op->format, x->check, z->next_in, z->avail_in);
     }
@@ -4019,7 +4025,7 @@ static int64_t ol__step(ol_exec *x, ol_op *op, int first) {
     case OL_OP_CRC32: {
         if (first) x->left = op->len;
         if (first) x->check = op->u.crc;
-        const uint64_t n = ol__least(x->left, 16 * x->piece); /* it is some thirty times as fast as a codec */
+        const uint64_t n = ol__least(x->left, OL__CRC_BLOCKS * x->piece);
         x->check = ol__crc32(x->check, (const char *)op->src + (op->len - x->left), n);
         x->left -= n;
         return x->left ? OL_MORE : (int64_t)x->check;
@@ -4176,6 +4182,8 @@ static int ol__name_index(const char *const *names, int n, const char *word) {
     return -1;
 }
 
+static int ol__bytes_valid(uint64_t n) { return n <= (uint64_t)1 << 40; } /* so that text can say it, K or M or not */
+
 /* A number with an optional K or M; -1 if it is not one. */
 static int64_t ol__bytes(const char **p) {
     uint64_t v = 0;
@@ -4187,7 +4195,7 @@ static int64_t ol__bytes(const char **p) {
     if (*p == begin) return -1;
     const int shift = **p == 'K' ? 10 : **p == 'M' ? 20 : 0;
     if (shift) ++*p;
-    return v >> (50 - shift) ? -1 : (int64_t)(v << shift);
+    return ol__bytes_valid(v << shift) ? (int64_t)(v << shift) : -1;
 }
 
 static int ol__range(const char *word, ol_rule *rule) { /* N, N-M, N- */
@@ -4206,17 +4214,18 @@ static int ol__range(const char *word, ol_rule *rule) { /* N, N-M, N- */
 
 static int ol__rule_valid(const ol_rule *r) {
     return r->kind < OL__KINDS && r->cls <= OL_BATCH && r->mode >= OL_SOFTWARE && r->mode <= OL_AUTO &&
-           r->full <= OL_FULL_FAIL && (!r->max || r->max >= r->min) && memchr(r->backend, 0, sizeof r->backend) &&
-           (r->mode <= OL_SLICED) == !r->backend[0];
+           r->full <= OL_FULL_FAIL && (!r->max || r->max >= r->min) && ol__bytes_valid(r->min) &&
+           ol__bytes_valid(r->max) && memchr(r->backend, 0, sizeof r->backend) && !strpbrk(r->backend, " \t\r\n#") &&
+           strcmp(r->backend, "-") != 0 && (r->mode <= OL_SLICED) == !r->backend[0];
 }
 
 /* Parses one line into *rule: 1 a rule, 0 nothing, -1 an error described by *what. */
 static int ol__policy_line(const char **p, ol_rule *rule, const char **what) {
-    char word[6][24];
+    char word[6][32];
     int n = 0;
     memset(rule, 0, sizeof *rule);
     for (;; n++) {
-        char extra[24];
+        char extra[32];
         const int k = ol__word(p, n < 6 ? word[n] : extra, sizeof extra);
         if (k == 0) break;
         *what = k < 0 ? "a word is too long" : "too many words: op class bytes mode backend when-full";
@@ -4373,8 +4382,9 @@ OL_API void ol_histogram_add(ol_histogram *h, int64_t ns) {
 }
 
 OL_API int64_t ol_histogram_at(const ol_histogram *h, double share) {
-    uint64_t left = (uint64_t)((share < 0 ? 0 : share > 1 ? 1 : share) * (double)h->count + 0.5);
-    if (!left) left = 1;
+    const double want = (share > 0 ? share < 1 ? share : 1 : 0) * (double)h->count * (1 - 1e-12); /* 0.07 * 100 > 7 */
+    uint64_t left = (uint64_t)want;
+    left += (double)left < want || !left;
     for (uint32_t i = 0; i < OL_HISTOGRAM - 1; left -= h->n[i++]) {
         const uint32_t shift = i < 16 ? 0 : i / 8 - 1;
         const uint64_t upper = ((uint64_t)(i - 8 * shift + 1) << shift) - 1;
@@ -4450,21 +4460,25 @@ static void ol__sample_begin(ol_loop *loop, ol_op *op, uint32_t learn, uint32_t 
     t->learn = (uint8_t)learn;
     t->load = (uint8_t)load;
 }
-static void ol__sample_drop(ol_loop *loop, ol_op *op) {
+static void ol__sample_free(ol_loop *loop, ol_op *op) {
     loop->sample[op->sample_].next = loop->sample[0].next;
     loop->sample[0].next = op->sample_;
     op->sample_ = 0;
 }
+static void ol__sample_drop(ol_loop *loop, ol_op *op) { /* it takes another way: the next that is looked at counts */
+    if (op->sample_ && loop->sample[op->sample_].count) loop->sampled = loop->desc.sample - 1;
+    if (op->sample_) ol__sample_free(loop, op);
+}
 static void ol__sample_end(ol_loop *loop, ol_op *op) {
     const ol__sample *t = &loop->sample[op->sample_];
     const int64_t total = loop->now - t->begin;
-    ol__sample_drop(loop, op);
+    ol__sample_free(loop, op);
     if (op->result == -ECANCELED) return; /* it says nothing of the work */
     if (t->learn) { /* that the loop was busy and looked late is not the backend's time; that it had to wake up is */
         const int64_t looked = loop->lane[op->where].looked > loop->slept ? loop->lane[op->where].looked : loop->slept;
         const int64_t work = (int64_t)t->submit_ns + op->service_ns, most = loop->now - t->handed;
         int64_t least = looked - t->handed > work ? looked - t->handed : work;
-        if (least > most) least = most;
+        if (least > most || t->learn == 1 + OL__SYNC) least = most; /* who spins has looked all the time */
         ol__learn(ol__cell_of(loop, op->kind, op->flags_ & 3, op->len), t->learn - 1u, t->load,
                   op->service_ns ? least : (least + most) / 2, op->why == OL_WHY_PROBE);
     }
@@ -4689,7 +4703,7 @@ static int ol__has_room(const ol__lane *lane, uint32_t which) {
 /* One that was to be offloaded, and can't be. */
 static void ol__op_here(ol_loop *loop, ol__line *line, ol_op *op, uint8_t why) {
     line->in_flight--;
-    if (op->sample_) ol__sample_drop(loop, op);
+    ol__sample_drop(loop, op);
     ol__op_software(loop, op, why);
     ol__op_finish(loop, op);
 }
@@ -4797,7 +4811,7 @@ static uint32_t ol__auto_mode(ol_loop *loop, ol__lane *lane, ol_op *op, int spin
 static int ol__op_accept(ol_loop *loop, ol_op *op) {
     const int64_t due = op->timeout_us ? ol__after(ol__refresh(loop), (int64_t)op->timeout_us * 1000) : OL_NEVER;
     if (op->timeout_us && ol__heap_add(loop, ol__item_op(op), due, OL_NEVER) < 0) {
-        if (op->sample_) ol__sample_drop(loop, op);
+        ol__sample_drop(loop, op);
         return (int)(op->result = ol__op_fail(op, OL__E_NO_MEMORY));
     }
     if (!op->sample_ && ol__count_due(loop)) ol__sample_begin(loop, op, 0, 0);
@@ -4812,7 +4826,7 @@ static int ol__op_offload(ol_loop *loop, ol__lane *lane, const ol_rule *rule, ol
     const int full = line->parked_n || !ol__has_room(lane, which);
     const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
     if (full && (action != OL_FULL_WAIT || line->parked_n >= loop->desc.park_max)) {
-        if (op->sample_) ol__sample_drop(loop, op);
+        ol__sample_drop(loop, op);
         if (action != OL_FULL_SOFTWARE) return (int)(op->result = ol__op_fail(op, OL__E_FULL));
         ol__op_software(loop, op, OL_WHY_FULL);
         return 1;
@@ -4840,12 +4854,13 @@ static void ol__slice_begin(ol_loop *loop, ol__slicer *s, ol_op *op) {
 
 static int ol__op_slice(ol_loop *loop, ol_op *op) {
     ol__slicer *s = &loop->slicer[ol__op_class(op) - 1];
+    const int full = s->waiting_n >= loop->desc.park_max;
     if (!s->exec) s->exec = ol_exec_create();
-    if (!s->exec) {
+    if (!s->exec || (full && op->why >= OL_WHY_MEASURED)) { /* what auto decides is never refused for that */
         ol__op_software(loop, op, op->why);
         return 1;
     }
-    if (s->waiting_n >= loop->desc.park_max) return (int)(op->result = ol__op_fail(op, OL__E_FULL));
+    if (full) return (int)(op->result = ol__op_fail(op, OL__E_FULL));
     if (ol__op_accept(loop, op) < 0) return -ENOMEM;
     op->state_ = OL__SLICING;
     op->mode = OL_SLICED;

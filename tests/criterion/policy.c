@@ -77,7 +77,7 @@ Test(policy, errors_name_the_line_and_leave_the_result_alone) {
         {"deflate any 0- sliced threads wait", "software and sliced need backend -", -EINVAL},
         {"any any 0- software - -\ndeflate any 0- auto - wait", "line 2: software and sliced", -EINVAL},
         {"deflate any 0- async sixteen_letters_ wait", "at most 15", -EINVAL},
-        {"deflate any 0- async threads_threads_threads_ wait", "too long", -EINVAL},
+        {"deflate any 0- async threads_threads_threads_threads_ wait", "too long", -EINVAL},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ol_policy p, before;
