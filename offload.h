@@ -146,7 +146,7 @@
      ol_frame 24 B, ol_co 64 B, ol_op 128 B; an idle connection costs a slot, a partition and an ol_co: <= 160 B.
      No allocation for an event or an operation once tables and codec contexts have grown to their size. A codec
      context (about 450 KB) belongs to a loop (one more for each class that is sliced) or a worker, never to a
-     connection. A loop's statistics take about 130 KB. Of each operation only counters are kept; its times are taken
+     connection. A loop's statistics take about 120 KB. Of each operation only counters are kept; its times are taken
      of one in 64 (desc.sample), which costs two looks at the clock.
      An I/O await that can go on at once costs its system call; nothing is registered or unregistered for a wait.
 */
@@ -1912,7 +1912,7 @@ struct ol_loop {
     uint32_t budget;  /* what the running coroutine may still do without suspending */
     ol__queue ready[3];
     uint32_t latency_streak;
-    uint32_t ran;     /* resumes and callbacks in the last round */
+    uint32_t ran;     /* latency-critical resumes and callbacks in the last round */
     ol_co *current;   /* the running coroutine */
     uint32_t callback_part; /* that of the running callback */
     uint32_t guest_part;    /* that of the event that the guest handles */
@@ -4417,18 +4417,17 @@ static void ol__average(float *average, float ns, int half) {
     *average = old <= 0 ? ns : half ? (old + ns) / 2 : old + ((ns < most ? ns : most) - old) / 8;
 }
 
-/* What a way took. If one that was tried costs much less than it used to, what was known of it under other loads is out
-   of date, and it is tried again soon. */
+/* What a way took. Where it has become faster, it has under higher loads, too, which may not be met before they are
+   believed to pay. One that was tried and costs much less than it used to is tried again soon. */
 static void ol__learn(ol__cell *cell, uint32_t way, uint32_t load, int64_t ns, int probe) {
-    const float old = cell->ns[way][load];
-    if (probe && (float)ns < old / 2) {
+    float *average = &cell->ns[way][load];
+    const float old = *average;
+    ol__average(average, (float)ns, probe);
+    for (uint32_t i = load + 1; i < OL_LOADS && *average < old; i++) cell->ns[way][i] *= *average / old;
+    if (probe && (float)ns < old / 2)
         cell->interval = cell->probe = 4;
-        memset(cell->ns[way], 0, sizeof cell->ns[way]);
-        cell->ns[way][load] = old;
-    } else if ((float)ns > 2 * old && cell->interval > 256) {
+    else if ((float)ns > 2 * old && cell->interval > 256)
         cell->interval = 256;
-    }
-    ol__average(&cell->ns[way][load], (float)ns, probe);
 }
 
 /* Of what auto decides each that only tries is timed, and one in eight, or 32 where nothing has changed for long. */
@@ -4753,15 +4752,16 @@ static float ol__known(const float *ns, uint32_t load) {
 
 /* From times to costs: what else an operation takes from the loop, as its class sees that. */
 static void ol__weigh(const ol_loop *loop, const ol__lane *lane, uint32_t cls, uint32_t load, float cost[3]) {
-    const int others = ol__ready(loop) || (lane->in_backend && lane->backend->look(lane->channel.self));
     const float took = lane->submit_ns[load == 0] + lane->reap_ns;
+    const uint32_t out = lane->line[0].in_flight + lane->line[OL__CALLS].in_flight;
+    const int back = lane->in_backend && lane->backend->look(lane->channel.self);
     if (cls != OL_LATENCY) {
-        if (others) cost[OL__ASYNC] = took;
+        if (ol__ready(loop) || back) cost[OL__ASYNC] = took;
         return;
     }
-    /* who waits for this loop meanwhile: who is ready, as many as ran in the last round, and half of those whose
-       operations are out */
-    const uint32_t out = lane->line[0].in_flight + lane->line[OL__CALLS].in_flight;
+    /* who of its class waits for this loop meanwhile: who is ready, as many as ran in the last round, and half of those
+       whose operations are out */
+    const int others = loop->ready[OL_LATENCY].head || (out && back);
     const float waiting = (float)(others ? loop->ran + 1 : 0) + (float)out / 2;
     cost[OL__HERE] *= 1 + waiting;
     cost[OL__ASYNC] += took * waiting;
@@ -4821,12 +4821,16 @@ static int ol__op_accept(ol_loop *loop, ol_op *op) {
     return 0;
 }
 
+static uint8_t ol__when_full(const ol_rule *rule, uint32_t cls) {
+    return rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
+}
+
 static int ol__op_offload(ol_loop *loop, ol__lane *lane, const ol_rule *rule, ol_op *op) {
     const uint32_t which = ol__op_line(op), cls = ol__op_class(op);
     ol__line *line = &lane->line[which];
     if (!ol__has_room(lane, which)) ol__reap_lane(loop, lane); /* what is complete makes room */
     const int full = line->parked_n || !ol__has_room(lane, which);
-    const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
+    const uint8_t action = ol__when_full(rule, cls);
     if (full && (action != OL_FULL_WAIT || line->parked_n >= loop->desc.park_max)) {
         ol__sample_drop(loop, op);
         if (action != OL_FULL_SOFTWARE) return (int)(op->result = ol__op_fail(op, OL__E_FULL));
@@ -4854,12 +4858,12 @@ static void ol__slice_begin(ol_loop *loop, ol__slicer *s, ol_op *op) {
     ol__push(&loop->ready[ol__op_class(op)], ol__item_op(op));
 }
 
-static int ol__op_slice(ol_loop *loop, ol_op *op) {
+static int ol__op_slice(ol_loop *loop, const ol_rule *rule, ol_op *op) {
     ol__slicer *s = &loop->slicer[ol__op_class(op) - 1];
     const int full = s->waiting_n >= loop->desc.park_max;
     if (!s->exec) s->exec = ol_exec_create();
-    if (!s->exec || (full && op->why >= OL_WHY_MEASURED)) { /* what auto decides is never refused for that */
-        ol__op_software(loop, op, op->why);
+    if (!s->exec || (full && ol__when_full(rule, ol__op_class(op)) == OL_FULL_SOFTWARE)) {
+        ol__op_software(loop, op, full ? (uint8_t)OL_WHY_FULL : op->why);
         return 1;
     }
     if (full) return (int)(op->result = ol__op_fail(op, OL__E_FULL));
@@ -4935,7 +4939,7 @@ static int ol__op_start(ol_loop *loop, ol_op *op, uint32_t cls, uint32_t part, i
         ol__op_software(loop, op, op->why);
         return 1;
     }
-    if (mode == OL_SLICED) return ol__op_slice(loop, op);
+    if (mode == OL_SLICED) return ol__op_slice(loop, rule, op);
     op->where = (uint8_t)index;
     op->mode = (uint8_t)(mode == OL_SYNC && spin ? OL_SYNC : OL_ASYNC);
     return ol__op_offload(loop, lane, rule, op);
@@ -6248,7 +6252,7 @@ enum { OL__SLACK_NS = 50000 };
 static void ol__run_ready(ol_loop *loop) {
     ol__item last[3];
     const int64_t begin = loop->now;
-    const uint64_t before = loop->stats.resumes;
+    uint32_t ran = 0;
     for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) last[cls] = loop->ready[cls].tail;
     for (uint32_t i = 1; i <= loop->desc.turn && (last[OL_LATENCY] || last[OL_BATCH]); i++) {
         const uint32_t cls = ol__next_class(loop);
@@ -6257,13 +6261,14 @@ static void ol__run_ready(ol_loop *loop) {
         if (item == last[cls]) last[cls] = 0;
         int look = cls == OL_BATCH || i % 8 == 0 || (item & OL__KIND) == OL__OP;
         loop->stats.resumes++;
+        ran += cls == OL_LATENCY;
         if (item & OL__KIND)
             ol__run_item(loop, item);
         else
             look |= ol__resume(loop, ol__item_to_co(item)); /* who yields has computed */
         if (look && OL_SYS_NOW() - begin > OL__TURN_NS) break;
     }
-    loop->ran = (uint32_t)(loop->stats.resumes - before);
+    loop->ran = ran;
 }
 
 /* Is there a post or a completion? */
