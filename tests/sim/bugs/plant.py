@@ -703,9 +703,9 @@ bug("kinds_ignored", "a backend gets operations that it can't do",
 """)
 
 bug("full_inverted", "where the policy says nothing, latency-critical operations wait for a full backend and batch ones don't",
-    """    const uint8_t action = rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
+    """    return rule->full ? rule->full : (uint8_t)(cls == OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
 """,
-    """    const uint8_t action = rule->full ? rule->full : (uint8_t)(cls != OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
+    """    return rule->full ? rule->full : (uint8_t)(cls != OL_LATENCY ? OL_FULL_SOFTWARE : OL_FULL_WAIT);
 """)
 
 bug("rule_bound", "a rule's upper bound doesn't belong to its range",
