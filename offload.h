@@ -1049,16 +1049,16 @@ OL_API int ol_loop_set_policy(ol_loop *loop, const ol_policy *policy);
 OL_API int ol_policy_print(const ol_policy *policy, char *text, size_t len);
 
 /* What a loop knows of one kind and class and a range of sizes (below 256 bytes, then an octave each, open from 4M):
-   what it did, and what auto has measured, by how loaded the backend was: [0] asleep, [1] idle, then with fewer than 8,
-   fewer than 32, and more operations in flight. `size` is set by you to sizeof. */
-enum { OL_LOADS = 5 };
+   what it did, and what auto has measured; 0: not yet. `size` is set by you to sizeof. */
 typedef struct ol_cell {
     uint32_t size;
-    uint32_t choice;       /* auto's at present: OL_SOFTWARE, OL_SYNC or OL_ASYNC */
-    uint64_t min, max;     /* bytes; max 0: no limit */
-    uint64_t n[6];         /* operations by mode, OL_SOFTWARE to OL_ASYNC */
-    int64_t here_ns;       /* time on the loop's own core; 0 here and below: not measured yet */
-    int64_t sync_ns[OL_LOADS], async_ns[OL_LOADS]; /* time to the result */
+    uint32_t choice;     /* auto's at present: OL_SOFTWARE, OL_SYNC or OL_ASYNC */
+    uint64_t min, max;   /* bytes; max 0: no limit */
+    uint64_t n[6];       /* operations by mode, OL_SOFTWARE to OL_ASYNC */
+    int64_t here_ns;     /* time on the loop's own core */
+    int64_t service_ns;  /* time that the backend works on it, where it says so */
+    int64_t async_ns[2]; /* time to the result from a backend that has nothing else: awake, asleep */
+    int64_t sync_ns[2];
 } ol_cell;
 
 /* Copies the cell of an operation of `bytes` bytes. 0 or -EINVAL. */
@@ -1840,13 +1840,17 @@ typedef struct ol__lane { /* a loop's channel to a backend */
     int64_t progress;   /* when it last completed something, or began to have something to complete */
     uint32_t shun;      /* it stalled: auto tries it only once in so many operations, */
     uint32_t shun_left; /* and so many are left until then */
+    float work;         /* ns that what is in flight takes, as far as that is known */
+    float share;        /* of that work that the next operation waits: 1 with one engine, 1/n with n */
     float submit_ns[2]; /* the loop's time for handing over one operation: awake, asleep */
     float reap_ns;      /* ... and for taking it back */
 } ol__lane;
 
 typedef struct ol__cell { /* what is known of a kind, class and range of sizes */
     uint64_t n[6];        /* operations by mode */
-    float ns[3][OL_LOADS]; /* of OL__HERE ([0] only), OL__ASYNC, OL__SYNC: moving averages, 0 unknown */
+    float ns[3][2];       /* time to the result by OL__HERE ([0] only), OL__ASYNC, OL__SYNC from a backend that has
+                             nothing else, awake and asleep: moving averages, 0 unknown */
+    float service;        /* time that a backend works on it */
     uint8_t choice;       /* which of the three */
     uint8_t other;        /* which of the rest is tried next */
     uint16_t timed;       /* counts operations between two that are timed, */
@@ -1862,7 +1866,8 @@ typedef struct ol__sample { /* an operation whose times are taken */
     uint8_t next;  /* of the free ones */
     uint8_t count; /* for the histograms */
     uint8_t learn; /* for auto: 1 + its way */
-    uint8_t load;
+    uint8_t asleep;
+    float backlog; /* of the backend, before it */
 } ol__sample;
 
 typedef struct ol__slicer { /* one for each class */
@@ -3691,7 +3696,7 @@ static int64_t ol__deflate_piece(ol_exec *x, const ol_op *op, uint64_t cap, int 
         x->check = ol__check(op->format, x->check, z->next_in, z->avail_in);
     }
     if (!z->avail_out && x->room) {
-        z->avail_out = (uint32_t)ol__least(x->room, OL_SYS_PIECE);
+        z->avail_out = (uint32_t)ol__least(x->room, ol__least(OL__BLOCK, OL_SYS_PIECE)); /* it is put out in lumps */
         x->room -= z->avail_out;
     }
     z->flush = x->left ? NO_FLUSH : SYNC_FLUSH;
@@ -4417,17 +4422,27 @@ static void ol__average(float *average, float ns, int half) {
     *average = old <= 0 ? ns : half ? (old + ns) / 2 : old + ((ns < most ? ns : most) - old) / 8;
 }
 
-/* What a way took. Where it has become faster, it has under higher loads, too, which may not be met before they are
-   believed to pay. One that was tried and costs much less than it used to is tried again soon. */
-static void ol__learn(ol__cell *cell, uint32_t way, uint32_t load, int64_t ns, int probe) {
-    float *average = &cell->ns[way][load];
+/* What a way took. One that was tried and costs much less than it used to is tried again soon. */
+static void ol__learn(ol__cell *cell, float *average, int64_t ns, int probe) {
     const float old = *average;
     ol__average(average, (float)ns, probe);
-    for (uint32_t i = load + 1; i < OL_LOADS && *average < old; i++) cell->ns[way][i] *= *average / old;
     if (probe && (float)ns < old / 2)
         cell->interval = cell->probe = 4;
     else if ((float)ns > 2 * old && cell->interval > 256)
         cell->interval = 256;
+}
+
+/* The same for an operation that a backend had, behind a backlog: without one it says what the operation takes, else
+   what share of the backlog it has waited. */
+static void ol__learn_from(ol__cell *cell, ol__lane *lane, const ol__sample *t, int64_t ns, int probe) {
+    float *own = &cell->ns[t->learn - 1][t->asleep];
+    const float waited = t->backlog * lane->share;
+    if (*own <= 0 || t->backlog < *own / 4 || (float)ns < *own) {
+        ol__learn(cell, own, *own > 0 || (float)ns < 2 * waited ? ns : ns - (int64_t)waited, probe);
+        return;
+    }
+    const float share = ((float)ns - *own) / t->backlog;
+    lane->share += ((share < 4 ? share : 4) - lane->share) / 8;
 }
 
 /* Of what auto decides each that only tries is timed, and one in eight, or 32 where nothing has changed for long. */
@@ -4449,7 +4464,7 @@ static void ol__times_add(ol_loop *loop, const ol_op *op, int64_t submit, int64_
 }
 
 /* Takes the operation's times from here on, if there is a place: `learn`: 1 + the way that auto is to learn of. */
-static void ol__sample_begin(ol_loop *loop, ol_op *op, uint32_t learn, uint32_t load) {
+static void ol__sample_begin(ol_loop *loop, ol_op *op, uint32_t learn, int asleep, float backlog) {
     const uint8_t i = loop->sample[0].next;
     if (!i) return;
     ol__sample *t = &loop->sample[i];
@@ -4459,7 +4474,8 @@ static void ol__sample_begin(ol_loop *loop, ol_op *op, uint32_t learn, uint32_t 
     t->submit_ns = 0;
     t->count = !learn || ol__count_due(loop);
     t->learn = (uint8_t)learn;
-    t->load = (uint8_t)load;
+    t->asleep = (uint8_t)asleep;
+    t->backlog = backlog;
 }
 static void ol__sample_free(ol_loop *loop, ol_op *op) {
     loop->sample[op->sample_].next = loop->sample[0].next;
@@ -4476,12 +4492,13 @@ static void ol__sample_end(ol_loop *loop, ol_op *op) {
     ol__sample_free(loop, op);
     if (op->result == -ECANCELED) return; /* it says nothing of the work */
     if (t->learn) { /* that the loop was busy and looked late is not the backend's time; that it had to wake up is */
-        const int64_t looked = loop->lane[op->where].looked > loop->slept ? loop->lane[op->where].looked : loop->slept;
+        ol__lane *lane = &loop->lane[op->where];
+        const int64_t looked = lane->looked > loop->slept ? lane->looked : loop->slept;
         const int64_t work = (int64_t)t->submit_ns + op->service_ns, most = loop->now - t->handed;
         int64_t least = looked - t->handed > work ? looked - t->handed : work;
         if (least > most || t->learn == 1 + OL__SYNC) least = most; /* who spins has looked all the time */
-        ol__learn(ol__cell_of(loop, op->kind, op->flags_ & 3, op->len), t->learn - 1u, t->load,
-                  op->service_ns ? least : (least + most) / 2, op->why == OL_WHY_PROBE);
+        ol__learn_from(ol__cell_of(loop, op->kind, op->flags_ & 3, op->len), lane, t,
+                       op->service_ns ? least : (least + most) / 2, op->why == OL_WHY_PROBE);
     }
     if (t->count) ol__times_add(loop, op, (int64_t)t->submit_ns, op->service_ns, total);
 }
@@ -4516,8 +4533,9 @@ OL_API int ol_loop_get_cell(const ol_loop *loop, int kind, int cls, uint64_t byt
     c.max = b < OL__BUCKETS - 1 ? ((uint64_t)256 << b) - 1 : 0;
     memcpy(c.n, cell->n, sizeof c.n);
     c.here_ns = (int64_t)cell->ns[OL__HERE][0];
-    for (uint32_t i = 0; i < OL_LOADS; i++) c.sync_ns[i] = (int64_t)cell->ns[OL__SYNC][i];
-    for (uint32_t i = 0; i < OL_LOADS; i++) c.async_ns[i] = (int64_t)cell->ns[OL__ASYNC][i];
+    c.service_ns = (int64_t)cell->service;
+    for (int i = 0; i < 2; i++) c.sync_ns[i] = (int64_t)cell->ns[OL__SYNC][i];
+    for (int i = 0; i < 2; i++) c.async_ns[i] = (int64_t)cell->ns[OL__ASYNC][i];
     memcpy(out, &c, size);
     return 0;
 }
@@ -4535,7 +4553,7 @@ static void ol__dump_cells(const ol_loop *loop, ol__out *out) {
                 ol__say(out, "%-8s %-8s %8llu+", ol__kind_names[k], ol__class_names[cls], (unsigned long long)c.min);
                 for (int m = OL_SOFTWARE; m <= OL_ASYNC; m++) ol__say(out, " %10llu", (unsigned long long)c.n[m]);
                 ol__say(out, "  %-8s %9lld %9lld %9lld\n", c.here_ns ? ol__mode_names[c.choice] : "-",
-                        (long long)c.here_ns, (long long)c.sync_ns[1], (long long)c.async_ns[1]);
+                        (long long)c.here_ns, (long long)c.sync_ns[0], (long long)c.async_ns[0]);
             }
 }
 
@@ -4653,7 +4671,7 @@ static void ol__op_software(ol_loop *loop, ol_op *op, uint8_t why) {
     op->result = ol__execute(loop->exec, op);
     if (!count && !learn) return;
     const int64_t ns = OL_SYS_NOW() - begin;
-    if (learn) ol__learn(cell, OL__HERE, 0, ns, why == OL_WHY_PROBE);
+    if (learn) ol__learn(cell, cell->ns[OL__HERE], ns, why == OL_WHY_PROBE);
     if (count) ol__times_add(loop, op, -1, ns, ns);
 }
 
@@ -4711,17 +4729,20 @@ static void ol__op_here(ol_loop *loop, ol__line *line, ol_op *op, uint8_t why) {
 
 static void ol__stage(ol_loop *loop, ol__lane *lane, ol_op *op) {
     ol__line *line = &lane->line[ol__op_line(op)];
-    if (!ol__in_flight(lane)) lane->progress = loop->now;
+    if (!ol__in_flight(lane)) {
+        lane->progress = loop->now;
+        lane->work = 0; /* it is a sum of estimates that change */
+    }
+    lane->work += ol__cell_of(loop, op->kind, ol__op_class(op), op->len)->service;
     op->state_ = OL__STAGED;
     line->in_flight++;
     ol__push(&line->staged, ol__item_op(op));
 }
 
-/* How loaded a backend is, as in ol_cell. */
-static uint32_t ol__load(const ol__lane *lane) {
-    const uint32_t n = ol__in_flight(lane);
-    if (lane->backend->asleep && lane->backend->asleep(lane->channel.self)) return 0;
-    return n == 0 ? 1 : n < 8 ? 2 : n < 32 ? 3 : 4;
+/* The work that a backend has, in ns, less what it must have done since it last completed something. */
+static float ol__backlog(const ol_loop *loop, const ol__lane *lane) {
+    const float left = lane->work - (float)(loop->now - lane->progress);
+    return ol__in_flight(lane) && left > 0 ? left : 0;
 }
 
 static void ol__shun(ol__lane *lane) {
@@ -4741,18 +4762,16 @@ static int ol__shunned(const ol_loop *loop, ol__lane *lane) {
     return -1;
 }
 
-/* What is known of a way under a load; of one that was not met that of a lower, or else a higher one. 0: nothing. */
-static float ol__known(const float *ns, uint32_t load) {
-    for (uint32_t i = load + 1; i-- > 0;)
-        if (ns[i] > 0) return ns[i];
-    while (++load < OL_LOADS)
-        if (ns[load] > 0) return ns[load];
-    return 0;
+/* Time to the result by a way of a backend; 0 unknown. */
+static float ol__expected(const ol__cell *cell, uint32_t way, int asleep, float waits) {
+    const float known = cell->ns[way][asleep] > 0 ? cell->ns[way][asleep] : cell->ns[way][!asleep];
+    if (known <= 0) return 0;
+    return (known > cell->service ? known : cell->service) + waits;
 }
 
 /* From times to costs: what else an operation takes from the loop, as its class sees that. */
-static void ol__weigh(const ol_loop *loop, const ol__lane *lane, uint32_t cls, uint32_t load, float cost[3]) {
-    const float took = lane->submit_ns[load == 0] + lane->reap_ns;
+static void ol__weigh(const ol_loop *loop, const ol__lane *lane, uint32_t cls, int asleep, float cost[3]) {
+    const float took = lane->submit_ns[asleep] + lane->reap_ns;
     const uint32_t out = lane->line[0].in_flight + lane->line[OL__CALLS].in_flight;
     const int back = lane->in_backend && lane->backend->look(lane->channel.self);
     if (cls != OL_LATENCY) {
@@ -4768,27 +4787,28 @@ static void ol__weigh(const ol_loop *loop, const ol__lane *lane, uint32_t cls, u
     cost[OL__SYNC] *= 1 + waiting;
 }
 
-/* auto: which way an operation goes. ways: 3 if it may wait synchronously, else 2. */
-static uint32_t ol__auto(const ol_loop *loop, ol__lane *lane, ol__cell *cell, ol_op *op, uint32_t load, uint32_t ways) {
+/* auto: which way an operation goes. ways: 3 if it may wait synchronously, else 2; waits: what it waits for others. */
+static uint32_t ol__auto(const ol_loop *loop, ol__lane *lane, ol__cell *cell, ol_op *op, uint32_t ways, int asleep,
+                         float waits) {
     const int shunned = ol__shunned(loop, lane);
-    float cost[3] = {cell->ns[OL__HERE][0], ol__known(cell->ns[OL__ASYNC], load), 0};
-    if (ways > OL__SYNC) cost[OL__SYNC] = ol__known(cell->ns[OL__SYNC], load);
+    float cost[3] = {cell->ns[OL__HERE][0], ol__expected(cell, OL__ASYNC, asleep, waits), 0};
+    if (ways > OL__SYNC) cost[OL__SYNC] = ol__expected(cell, OL__SYNC, asleep, waits);
     op->why = shunned > 0 ? OL_WHY_STALLED : OL_WHY_PROBE;
     if (shunned) return shunned > 0 ? OL__HERE : OL__ASYNC;
     for (uint32_t way = 0; way < ways; way++)
         if (cost[way] <= 0) return way; /* each is tried once at first */
-    ol__weigh(loop, lane, ol__op_class(op), load, cost);
+    ol__weigh(loop, lane, ol__op_class(op), asleep, cost);
     uint32_t best = cell->choice < ways ? cell->choice : (uint32_t)OL__ASYNC;
     cost[best] *= 0.8f; /* so that what is about equal doesn't flap */
     for (uint32_t way = 0; way < ways; way++)
         if (cost[way] < cost[best]) best = way;
-    if (cell->probe == 0) {
+    if (cell->probe == 0 && (ol__op_class(op) != OL_LATENCY || waits < cost[best])) { /* else at an idler moment */
         cell->interval = cell->interval < 8 ? 16 : cell->interval < 256 ? (uint16_t)(2 * cell->interval) : 512;
         cell->probe = cell->interval;
         cell->other ^= 1;
         return (best + 1 + (ways > 2 ? cell->other : 0)) % ways;
     }
-    cell->probe--;
+    if (cell->probe) cell->probe--;
     op->why = OL_WHY_MEASURED;
     cell->choice = (uint8_t)best;
     return best;
@@ -4798,14 +4818,16 @@ static uint32_t ol__auto(const ol_loop *loop, ol__lane *lane, ol__cell *cell, ol
 static uint32_t ol__auto_mode(ol_loop *loop, ol__lane *lane, ol_op *op, int spin) {
     static const uint8_t mode[] = {OL_SOFTWARE, OL_ASYNC, OL_SYNC};
     ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
-    const uint32_t load = ol__load(lane);
+    const int asleep = lane->backend->asleep && lane->backend->asleep(lane->channel.self);
+    const float backlog = ol__backlog(loop, lane);
     if (op->kind == OL_OP_FILE) return OL_ASYNC; /* what may block has no choice */
     /* who spins keeps others of its class from the loop: only if there are none */
     const int alone = !loop->ready[OL_LATENCY].head && !lane->line[0].in_flight && !lane->line[OL__CALLS].in_flight;
-    const uint32_t way = ol__auto(loop, lane, cell, op, load, spin && alone && ol__op_class(op) == OL_LATENCY ? 3 : 2);
+    const uint32_t ways = spin && alone && ol__op_class(op) == OL_LATENCY ? 3 : 2;
+    const uint32_t way = ol__auto(loop, lane, cell, op, ways, asleep, backlog * lane->share);
     const float here = cell->ns[OL__HERE][0];
     if (way == OL__HERE && (here > 0 ? here > (float)loop->desc.slice_ns : op->len > OL__BLOCK)) return OL_SLICED;
-    if (way != OL__HERE && ol__learn_due(cell, op->why)) ol__sample_begin(loop, op, 1 + way, load);
+    if (way != OL__HERE && ol__learn_due(cell, op->why)) ol__sample_begin(loop, op, 1 + way, asleep, backlog);
     return mode[way];
 }
 
@@ -4816,7 +4838,7 @@ static int ol__op_accept(ol_loop *loop, ol_op *op) {
         ol__sample_drop(loop, op);
         return (int)(op->result = ol__op_fail(op, OL__E_NO_MEMORY));
     }
-    if (!op->sample_ && ol__count_due(loop)) ol__sample_begin(loop, op, 0, 0);
+    if (!op->sample_ && ol__count_due(loop)) ol__sample_begin(loop, op, 0, 0, 0);
     ol__op_list(loop, op);
     return 0;
 }
@@ -4901,7 +4923,7 @@ static void ol__run_slice(ol_loop *loop, ol_op *op) {
     loop->stats.software++;
     loop->now = now;
     ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
-    if (r != -ECANCELED) ol__learn(cell, OL__HERE, 0, s->spent, op->why == OL_WHY_PROBE);
+    if (r != -ECANCELED) ol__learn(cell, cell->ns[OL__HERE], s->spent, op->why == OL_WHY_PROBE);
     s->op = NULL;
     if (s->waiting_n) {
         s->waiting_n--;
@@ -5014,6 +5036,13 @@ static void ol__flush(ol_loop *loop) {
         for (uint32_t k = 0; k < 4; k++) ol__flush_line(loop, &loop->lane[i], &loop->lane[i].line[k]);
 }
 
+/* It is off the backend's hands; how long that took is kept, where the backend says so. */
+static void ol__served(ol_loop *loop, ol__lane *lane, const ol_op *op) {
+    ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+    lane->work = lane->work > cell->service ? lane->work - cell->service : 0;
+    if (op->service_ns) ol__average(&cell->service, (float)op->service_ns, op->why == OL_WHY_PROBE);
+}
+
 /* Takes completions to their owners, and lets parked operations follow. */
 static void ol__reap_lane(ol_loop *loop, ol__lane *lane) {
     ol_op *got[64];
@@ -5028,6 +5057,7 @@ static void ol__reap_lane(ol_loop *loop, ol__lane *lane) {
             OL__CHECK(got[i]->state_ == OL__BACKEND, "a backend completed an operation that it doesn't have");
             lane->line[ol__op_line(got[i])].in_flight--;
             lane->in_backend--;
+            ol__served(loop, lane, got[i]);
             if (lane->channel.flags & OL_CHANNEL_VERIFY) ol__verify(got[i]);
             if (got[i]->result != -ECANCELED) lane->shun = 0;
             else if (got[i]->flags_ & OL__OP_EXPIRED) ol__shun(lane);
@@ -6638,6 +6668,7 @@ static int ol__lane_open(ol_loop *loop, ol_backend *b) {
     if (r < 0) return b->open == ol__pool_open ? r : ol__fail_errno(-r);
     ol__channel_check(&lane->channel);
     lane->forks = ol__forks;
+    lane->share = 1;
     loop->lanes++;
     return 0;
 }
