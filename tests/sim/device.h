@@ -2,7 +2,8 @@
 
    Include it after both. Operations complete after random latencies and are handed back in random order; the results
    are always the true ones, computed by ol_op_exec at the moment of completion, as a device's DMA would write them. It
-   may take fewer operations than it is given, refuse them all, fail, hang until dev_release, grant or deny a cancel. It
+   may take fewer operations than it is given, refuse them all, fail, hang until dev_release, grant or deny a cancel, lose
+   an operation so that only a cancel ends it, be slow, fast and full by turns, have to be woken up. It
    checks what the library owes a backend: no operation twice, no cancel or close of what it does not hold, inputs that
    stay as they were. */
 #ifndef SIM_DEVICE_H
@@ -28,10 +29,19 @@ typedef struct dev_params { /* probabilities in 1/1000 */
     int fault;              /* completes with -EIO, unexecuted */
 } dev_params;
 
+/* All 0: none of it. Set after dev_init. */
+typedef struct dev_moods {
+    uint32_t reserve; /* of one queue for all, for latency-critical work only */
+    int lost;         /* completes at a cancel only, which is granted, or at dev_release */
+    int asleep;       /* an idle one says that it sleeps, where the vtable has dev_asleep */
+    int tells;        /* 1: op->service_ns is how long it had the operation */
+    int64_t phase;    /* ns: it is as ever, slow, fast and full by turns, each for so long; 0: always as ever */
+} dev_moods;
+
 typedef struct dev_slot {
     ol_op *op;
-    int64_t due;
-    int state;
+    int64_t due, taken;
+    int state, lost;
     uint64_t serial, sum; /* sum: of the input when it was taken */
 } dev_slot;
 
@@ -48,11 +58,12 @@ typedef struct dev {
     ol_backend backend;
     ol_exec *exec;
     dev_params p;
+    dev_moods m;
     dev_channel channel[DEV_CHANNELS];
     uint64_t serial;
     int released; /* no more hanging */
     int max_held;
-    uint64_t taken, full, failed, done, faults, stopped, too_late, hung;
+    uint64_t taken, full, failed, done, faults, stopped, too_late, hung, lost, ended_by_cancel, in_phase[4], slept;
     void (*on_take)(ol_op *op);   /* the device has it */
     void (*on_refuse)(ol_op *op); /* it has not, though it was asked */
     void (*on_cancel)(ol_op *op); /* it was asked to stop it */
@@ -90,6 +101,7 @@ K_FN void dev_complete(dev_channel *c, dev_slot *s) {
         ol_op_exec(d->exec, s->op);
         sim.on_worker = 0;
     }
+    if (d->m.tells) s->op->service_ns = (uint32_t)(sim.now - s->taken < UINT32_MAX ? sim.now - s->taken : UINT32_MAX);
     s->state = DEV_DONE;
     c->finished++;
     d->done++;
@@ -111,10 +123,14 @@ K_FN void dev_schedule(dev_channel *c, dev_slot *s, int64_t after) {
     k_at(after, dev_due, c, s->serial * DEV_SLOTS + (uint64_t)(s - c->slot));
 }
 
+enum { DEV_AS_EVER, DEV_SLOW, DEV_FAST, DEV_FULL }; /* phases */
+K_FN int dev_phase(const dev *d) { return d->m.phase ? (int)(sim.now / d->m.phase % 4) : (int)DEV_AS_EVER; }
+
 K_FN void dev_take(dev_channel *c, ol_op *op) {
     dev *d = c->dev;
     int64_t latency = d->p.base + (d->p.jitter ? k_range(0, d->p.jitter) : 0);
     int i, empty = -1;
+    const int phase = dev_phase(d);
     for (i = DEV_SLOTS - 1; i >= 0; i--) {
         if (c->slot[i].state == DEV_FREE) empty = i;
         if (c->slot[i].op == op) k_fail("device", "an operation was submitted that the device already has");
@@ -125,13 +141,19 @@ K_FN void dev_take(dev_channel *c, ol_op *op) {
     c->slot[empty].serial = ++d->serial;
     c->slot[empty].sum = dev_input_sum(op);
     c->slot[empty].due = K_NEVER;
+    c->slot[empty].taken = sim.now;
+    c->slot[empty].lost = !d->released && k_chance(d->m.lost);
     c->held++;
+    d->in_phase[phase]++;
     d->taken++;
     if (d->on_take) d->on_take(op);
     if (c->held > d->max_held) d->max_held = c->held;
     k_trace("device takes", op->kind, (int64_t)op->len);
     if (k_chance(d->p.slow)) latency *= 20;
-    if (k_chance(d->p.hang) && !d->released) d->hung++;
+    else if (phase == DEV_SLOW) latency *= 10;
+    if (phase == DEV_FAST) latency = latency / 10 + 1;
+    if (c->slot[empty].lost) d->lost++;
+    else if (k_chance(d->p.hang) && !d->released) d->hung++;
     else dev_schedule(c, &c->slot[empty], latency);
 }
 
@@ -147,7 +169,8 @@ K_FN int dev_submit(void *channel, ol_op *const *ops, int n) {
         k_trace("device fails", n, 0);
         return -EIO;
     }
-    if (take > 0 && k_chance(d->p.refuse)) take = 0;
+    if (dev_phase(d) == DEV_FULL) d->in_phase[DEV_FULL]++, take = 0;
+    else if (take > 0 && k_chance(d->p.refuse)) take = 0;
     else if (take > 1 && k_chance(d->p.few)) take = 1 + (int)k_below((uint32_t)take - 1);
     if (take < n) d->full++;
     if (take < 0) take = 0;
@@ -210,15 +233,24 @@ K_FN int dev_cancel(void *channel, ol_op *op) {
     if (i == DEV_SLOTS) k_fail("device", "cancel of an operation that the device does not have");
     k_trace("device cancel", op->kind, c->slot[i].state);
     if (c->dev->on_cancel) c->dev->on_cancel(op);
-    if (c->slot[i].state != DEV_AT_WORK || !k_chance(c->dev->p.stop)) {
+    if (c->slot[i].state != DEV_AT_WORK || !(c->slot[i].lost || k_chance(c->dev->p.stop))) {
         c->dev->too_late++;
         return -EBUSY;
     }
     c->dev->stopped++;
+    c->dev->ended_by_cancel += c->slot[i].lost && c->slot[i].due == K_NEVER;
     c->slot[i].state = DEV_STOPPED;
     if (k_below(2)) dev_complete(c, &c->slot[i]);
     else dev_schedule(c, &c->slot[i], k_range(1, 1000));
     return 0;
+}
+
+K_FN int dev_asleep(void *channel) {
+    dev_channel *c = (dev_channel *)channel;
+    dev_ask(c, "asleep");
+    if (c->held || !k_chance(c->dev->m.asleep)) return 0;
+    c->dev->slept++;
+    return 1;
 }
 
 K_FN int dev_forked(void *channel) {
@@ -240,6 +272,7 @@ K_FN int dev_open(void *self, ol_notify *notify, ol_channel *out) {
     out->self = &d->channel[i];
     out->depth = d->p.depth;
     out->flags = d->p.flags;
+    out->reserve = d->m.reserve;
     return 0;
 }
 

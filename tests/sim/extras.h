@@ -89,9 +89,14 @@ static void extra_file(ol_co *co) {
         task_begin(x->t, x->r.cls);
         begin(&x->b, &x->r, x->f);
         if (x->which == 0)
-            OL_AWAIT(x->n, ol_open(co, &x->t->op, AT_FDCWD, w.file[x->rounds % FILES]->name, O_RDONLY, 0, x->what & 1));
-        else if (x->which == 1) OL_AWAIT(x->n, ol_stat(co, &x->t->op, x->file, NULL, (struct stat *)(void *)x->t->out));
-        else OL_AWAIT(x->n, ol_pread(co, &x->t->op, x->file, x->t->out, x->t->len, x->offset));
+            OL_AWAIT(x->n, await_file(co, x->t, ol_open(co, &x->t->op, AT_FDCWD, w.file[x->rounds % FILES]->name, O_RDONLY,
+                                                        0, x->what & 1)));
+        else if (x->which == 1)
+            OL_AWAIT(x->n, await_file(co, x->t, ol_stat(co, &x->t->op, x->file, NULL,
+                                                        (struct stat *)(void *)x->t->out)));
+        else
+            OL_AWAIT(x->n,
+                     await_file(co, x->t, ol_pread(co, &x->t->op, x->file, x->t->out, x->t->len, x->offset)));
         extra_file_check(x);
         task_end(x->t);
         judge_task(x->t, &x->r, &x->b, x->n);

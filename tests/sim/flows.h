@@ -12,7 +12,8 @@ typedef struct flow {
     uint32_t total, expect;    /* so many */
     uint32_t sent, got, taken; /* taken: what the other side has read */
     int fin, eof, broken, over, complete, tainted, stalled, scheduled;
-    int spot; /* it need not come to its end */
+    int spot;  /* it need not come to its end */
+    int dials; /* in vain */
     int64_t lag;
 } flow;
 static struct flows {

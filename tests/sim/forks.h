@@ -19,6 +19,8 @@ static void pool_forks(void) {
         pool.channel[i].held = 0;
     }
     memset(pool.worker, 0, sizeof pool.worker);
+    pool.idle_ns = 0;
+    pool.forks = sim.forks + 1;
     pool.waiting[0] = pool.waiting[1] = pool.calls = 0;
 }
 
@@ -32,13 +34,13 @@ static void process_forks(void) {
     for (i = 0; i < w.ntasks; i++) {
         task *t = w.tasks[i];
         t->forked = 1;
-        t->in_pool = t->asked = 0;
+        t->in_pool = t->asked = t->lane = 0;
         if (t->pin) t->pin->pins--;
         t->pin = NULL;
     }
     for (i = 0; i < w.nopen; i++) w.open[i]->inherited = 1;
     for (i = 0; i < w.ndevs; i++) dev_fork(&w.device[i]);
-    memset(w.in_device, 0, sizeof w.in_device);
+    memset(w.lane, 0, sizeof w.lane);
     pool_forks();
     k_fork();
     for (i = 0; i < w.nloops; i++) {

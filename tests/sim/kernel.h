@@ -249,6 +249,7 @@ typedef struct k_kernel {
     size_t ninput;
     int64_t now;
     int tick;      /* each look at the clock takes 0..tick ns; at least 1 */
+    uint32_t piece;/* the most that the library works on at a time, in bytes */
     int oversleep; /* a timed-out sleep ends 0..oversleep ns late */
     k_faults faults;
     k_stats stats;
@@ -467,6 +468,7 @@ K_FN int k_polled_ready(void);
 #include "threads.h"
 
 K_FN int64_t k_clock(void) {
+    if (sim.in_hook) return sim.now;
     k_thread_point();
     sim.stats.clock++;
     sim.now += k_range(1, sim.tick);
@@ -1754,6 +1756,7 @@ K_FN void k_before_swap(const void *word, int will, uintptr_t value) {
 #define OL_SYS_REALLOC(p, n) k_realloc((p), (n))
 #define OL_SYS_FREE(p) k_free(p)
 #define OL_SYS_NOW() k_clock()
+#define OL_SYS_PIECE sim.piece
 #define OL_SYS_EPOLL_CREATE() k_epoll_create()
 #define OL_SYS_EPOLL_CTL(ep, op, fd, event) k_epoll_ctl((ep), (op), (fd), (event))
 #define OL_SYS_EPOLL_WAIT(ep, events, n, timeout_ns) k_epoll_wait((ep), (events), (n), (timeout_ns))
@@ -1824,6 +1827,7 @@ K_FN void k_boot(uint64_t seed) {
     for (i = 0; i < 4; i++) sim.rng[i] = k_splitmix(&x);
     sim.now = 1000000000;
     sim.tick = 30;
+    sim.piece = 1 << 30;
     sim.fd_limit = 1024;
     sim.lowest = K_FIRST_FD;
     sim.blocks.next = sim.blocks.prev = &sim.blocks;

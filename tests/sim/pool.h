@@ -50,9 +50,13 @@ static struct pool_watch {
     int waiting[2]; /* accepted and not started, by sort */
     int calls;      /* running */
     struct pool_worker worker[K_THREADS];
+    int64_t made;
+    uint64_t idle_ns; /* as it was told last */
+    uint32_t forks;   /* until then */
 } pool;
 
 static int pool_lane(void) { return pool.lane; }
+static int pool_watched(void) { return pool.kind == POOL_OWN; }
 static uint32_t lane_depth(int lane) { return lane == pool.lane ? pool.depth : w.device[lane - 1].p.depth; }
 static int pool_workers(void) { return k_threads_of(K_WORKER); }
 
@@ -175,6 +179,7 @@ static void pool_accepted(pool_channel *c, task *t) {
     c->put[line][c->puts[line] % POOL_DEPTH] = t;
     c->serial[line][c->puts[line]++ % POOL_DEPTH] = ++pool.serial;
     c->held++;
+    lane_takes(t);
     w.offloaded[t->loop]++;
     if (t->reported || !f || f->closed || f->loop != t->loop) return;
     t->pin = sim.file[(uint32_t)f->handle]; /* the operation's fd must stay open as long as a worker writes */
@@ -225,6 +230,8 @@ static int pool_poll(void *channel, ol_op **ops, int max) {
         CHECK("pool", t->granted ? t->op.result == -ECANCELED && t->starts == 0 : t->starts == 1 && t->reported);
         t->in_pool = 0;
         t->returned = 1;
+        t->told_ns = t->op.service_ns;
+        lane_returns(t);
         c->held--;
     }
     return n;
@@ -238,8 +245,11 @@ static int pool_look(void *channel) {
 
 static int pool_sleeping(void *channel) {
     pool_channel *c = (pool_channel *)channel;
+    const int r = pool.real->asleep(c->real);
+    int i;
     CHECK("pool", c->open && !c->forked);
-    return pool.real->asleep(c->real);
+    for (i = 1; i < sim.nthreads && r; i++) CHECK("pool", !pool.worker[i].runs);
+    return r;
 }
 
 static int pool_cancel(void *channel, ol_op *op) {
@@ -300,6 +310,38 @@ static void pool_close(void *channel) {
     w.gone[c->loop] = c->notify;
 }
 
+/* What the pool says of itself, to whoever asks. */
+static void pool_stats(void) {
+    ol_threads_stats s;
+    uint64_t open = 0;
+    int i;
+    if (pool.kind != POOL_OWN) return;
+    memset(&s, 0xee, sizeof s);
+    s.size = k_below(4) ? (uint32_t)sizeof s : (uint32_t)offsetof(ol_threads_stats, idle_ns);
+    CHECK("pool", ol_threads_get_stats(pool.real, &s) == 0);
+    COUNT(POOL_STATS);
+    for (i = 0; i < POOL_CHANNELS; i++) open += (uint64_t)pool.channel[i].open;
+    if (sim.self == 0) CHECK("pool", (int)s.workers == pool_workers() && s.loops == open);
+    CHECK("pool", s.asleep <= s.workers);
+    if (s.size < sizeof s) {
+        CHECK("pool", s.idle_ns == 0xeeeeeeeeeeeeeeee && s.elapsed_ns == s.idle_ns);
+        return;
+    }
+    CHECK("pool", s.elapsed_ns <= (uint64_t)(sim.now - pool.made) && (s.elapsed_ns > 0) == (s.workers > 0));
+    CHECK("pool", s.idle_ns <= s.workers * s.elapsed_ns);
+    if (sim.self || pool.forks != sim.forks) return;
+    CHECK("pool", s.idle_ns >= pool.idle_ns);
+    pool.idle_ns = s.idle_ns;
+}
+/* All of its threads sleep. */
+static void pool_all_asleep(void) {
+    ol_threads_stats s;
+    s.size = sizeof s;
+    CHECK("pool", ol_threads_get_stats(pool.real, &s) == 0);
+    CHECK("pool", s.asleep == s.workers);
+    if (s.workers) CHECK("pool", pool.real->asleep(((pool_channel *)pool.channel)->real));
+}
+
 /* Does an operation wait that no worker has claimed? */
 static int pool_unclaimed(int calls) {
     uint64_t serial;
@@ -330,6 +372,7 @@ static void pool_asleep(void) {
     if (pool.waiting[0] || pool.waiting[1])
         k_fail("lost wake-up", "all workers sleep, and %d operations wait for them", pool.waiting[0] + pool.waiting[1]);
     sim.in_hook = 1; /* a look of ours is no chance for anybody else */
+    pool_all_asleep();
     for (i = 0; i < POOL_CHANNELS; i++)
         if (pool.channel[i].open && pool.channel[i].loop == w.stepping && pool.real->look(pool.channel[i].real))
             k_fail("lost wake-up", "the loop sleeps although a completion waits that nobody will announce");
@@ -354,6 +397,7 @@ static void pool_build(int kind) {
     for (pool.depth = 1; pool.depth < d.depth;) pool.depth *= 2;
     d.spin_ns = k_below(2) ? -1 : k_range(1, 10 * US);
     d.sched = k_below(3);
+    pool.made = sim.now;
     CHECK("test", ol_threads_create(&pool.real, &d) == 0);
     pool.workers = d.workers ? (int)d.workers : sim.cpus > 1 ? sim.cpus - 1 : 1;
     pool.backend = *pool.real;

@@ -9,8 +9,8 @@
    -lisal) deflate and inflate take part.
 
    The parts, each a header: kernel.h, threads.h, device.h (what is simulated), tally.h (what is counted), world.h (what
-   the checkers know), roots.h, policies.h, tasks.h, pool.h (coroutines, operations, the pool), streams.h, extras.h,
-   callbacks.h, forks.h (what a program does). A new part gets a line in `workloads`, and one in `mischiefs` for what it
+   the checkers know), roots.h, policies.h, slices.h, autos.h, tasks.h, pool.h, counts.h (coroutines, operations, modes,
+   the pool, figures), streams.h, extras.h, callbacks.h, forks.h (what a program does). A new part gets a line in `workloads`, and one in `mischiefs` for what it
    does at any moment.
 
    For a fuzzer: with SIM_NO_MAIN defined there is no main, and sim_run_bytes runs one program that the bytes choose.
@@ -33,8 +33,11 @@
      class       latency before batch, batch after at most latency_run, across callbacks, too
      policy      an operation runs where the rule in force says, or for a reason that holds; text and struct agree; a
                  synchronous wait has its bound, and park_max bounds what waits for room
+     print       a policy is the same after it was printed and read
+     slice, steps   see slices.h; auto: autos.h; times, samples, dump: counts.h
      poll        a backend that can't notify is polled in time; what one has refused it is soon offered again
-     backend     never more in flight than its depth, never a kind that it does not do
+     backend     never more in flight than its depth, never a kind that it does not do; of one queue never more of all
+                 classes and sorts, and of batch no more than what the reserve leaves
      pool        what pool.h says of the shipped pool
      post        each accepted post runs once, in order for each thread, and sees what was written before; -EBUSY while it
                  is queued and only then
@@ -57,8 +60,11 @@
 #include "lines.h"
 #include "roots.h"
 #include "policies.h"
+#include "slices.h"
+#include "autos.h"
 #include "tasks.h"
 #include "pool.h"
+#include "counts.h"
 #include "streams.h"
 #include "extras.h"
 #include "callbacks.h"
@@ -75,6 +81,7 @@ static const workload workloads[] = {
     {"streams", streams_build, streams_quiet, streams_calm, NULL, NULL, NULL, streams_end},
     {"files", files_build, NULL, NULL, NULL, NULL, NULL, NULL},
     {"callbacks", callbacks_build, callbacks_quiet, NULL, callbacks_asleep, NULL, callbacks_leave, callbacks_end},
+    {"slices", NULL, NULL, NULL, slices_asleep, NULL, NULL, NULL},
     {"pool", NULL, NULL, NULL, pool_asleep, NULL, NULL, pool_end},
     {"flows", NULL, flows_quiet, NULL, NULL, NULL, NULL, flows_end},
     {"sharing", sharing_build, NULL, sharing_calm, NULL, NULL, NULL, sharing_end},
@@ -125,6 +132,7 @@ static void mischief_task(int loop) {
     k_trace("mischief cancels", t->id, 0);
     e = ol_op_cancel(w.loop[t->loop], &t->op);
     CHECK("error", e == 0 || (e == -EINVAL && t->awaited)); /* EINVAL: complete, and its root has not run yet */
+    if (e == 0) sliced_stops(t);
 }
 static void mischief_timer(int loop) {
     clock_timer *t = &w.timer[loop][k_below(TIMERS)];
@@ -154,6 +162,17 @@ static void mischief_class(int loop) {
 static void mischief_submit(int loop) {
     int n = 1 + (int)k_below(k_below(4) ? 3 : 12);
     for (; n > 0; n--) task_submit(loop, w.stepping == loop || w.gate == loop ? w.current : NULL);
+}
+/* Small ones, one round after the other or all at once. */
+static void mischief_burst(int loop) {
+    int n = 20 + (int)k_below(20);
+    if (w.bursts-- <= 0) return;
+    for (; n > 0; n--) task_submit(loop, w.stepping == loop || w.gate == loop ? w.current : NULL);
+}
+static void mischief_ask(int loop) { /* for figures */
+    pool_stats();
+    histogram_try();
+    policy_prints(&w.policy[loop]);
 }
 static void mischief_share(int loop) {
     fdrec *f = share_target(loop);
@@ -187,7 +206,8 @@ static const struct mischief_kind {
 } mischiefs[] = {
     {1, mischief_close}, {3, mischief_spawn},   {1, mischief_cancel},  {1, mischief_deadline}, {2, mischief_task},
     {1, policy_set},     {2, mischief_timer},   {1, mischief_post},    {1, mischief_client},   {1, mischief_pump},
-    {1, mischief_stop},  {1, mischief_class},   {1, mischief_submit},  {3, mischief_share},    {1, mischief_proxy},
+    {1, mischief_stop},  {1, mischief_class},   {2, mischief_submit},  {3, mischief_share},    {1, mischief_proxy},
+    {1, mischief_burst}, {1, mischief_ask},
     {2, mischief_join},  {2, mischief_session}, {2, mischief_handler}, {1, mischief_fork},
 };
 enum { MISCHIEFS = sizeof mischiefs / sizeof *mischiefs };
@@ -239,6 +259,7 @@ static void choose_faults(void) {
     if (k_below(5) == 0) sim.fd_limit = sim.lowest + (int)k_below(20);
     sim.oversleep = k_below(2) ? 0 : 50 * US;
     sim.tick = 1 + (int)k_below(60);
+    sim.piece = k_below(2) ? 1 << 30 : 64u << k_below(6);
 }
 static void choose_device(int i) {
     static const char *const name[DEVS] = {"dev0", "dev1"};
@@ -247,6 +268,8 @@ static void choose_device(int i) {
     p.depth = 1 + k_below(k_below(2) ? 3 : 30);
     p.flags = k_below(2) ? OL_CHANNEL_NOTIFIES : 0;
     if (k_below(6) == 0) p.flags |= OL_CHANNEL_NO_SYNC;
+    if (k_below(2)) p.flags |= OL_CHANNEL_ONE_QUEUE;
+    if (k_below(3) == 0) p.flags |= OL_CHANNEL_VERIFY;
     p.next = (int)k_below(3);
     p.base = k_range(100, k_below(2) ? 2 * US : 50 * US);
     p.jitter = k_range(0, k_below(2) ? 5 * US : 500 * US);
@@ -258,6 +281,12 @@ static void choose_device(int i) {
     p.stop = k_below(5) == 0 ? -1 : (int)k_below(1001);
     p.fault = some(10, 100);
     dev_init(&w.device[i], name[i], &p);
+    w.device[i].m.reserve = k_below(4) ? k_below(p.depth + 3) : 0; /* of which that is too many counts as depth - 1 */
+    w.device[i].m.lost = some(30, 100);
+    w.device[i].m.asleep = (int)k_below(1001);
+    w.device[i].m.tells = (int)k_below(2);
+    w.device[i].m.phase = k_below(3) ? 0 : k_range(20 * US, 2 * MS);
+    if (k_below(2)) w.device[i].backend.asleep = dev_asleep;
     if (k_below(2)) w.device[i].backend.forked = NULL; /* its channels are opened anew */
     if (k_below(4) == 0) w.device[i].backend.kinds = (1u << OL_OP_CRC32) | (1u << OL_OP_DEFLATE);
     w.device[i].on_take = device_takes;
@@ -303,22 +332,28 @@ static void choose_loop(int i) {
     d->spin_ns = k_below(3) ? 0 : k_range(1, 5 * US);
     d->sync_ns = k_range(1, k_below(2) ? 2 * US : 200 * US);
     d->poll_ns = k_range(500, 5 * US);
+    d->slice_ns = k_range(1, k_below(2) ? 2 * US : 30 * US);
+    d->stall_ns = k_range(1, k_below(2) ? 5 * US : 500 * US);
+    d->sample = k_below(2) ? 1 : 1 + k_below(10);
     d->log = on_log;
     d->log_user = &w;
 }
 static int loop_create(int i) {
     const ol_loop_desc *d = &w.desc[i], *got;
+    const int64_t made = sim.now;
     int r;
     choose_loop(i);
     w.creating = i;
     r = ol_loop_create(&w.loop[i], &w.desc[i]);
     if (r) return r;
     ol_loop_get_policy(w.loop[i], &w.policy[i]);
+    counts_begin(i, made);
     got = ol_loop_desc_of(w.loop[i]); /* what was not left to a default is as it was asked for */
     CHECK("desc", got->events == d->events && got->turn == d->turn && got->latency_run == d->latency_run &&
                       got->budget == d->budget && got->park_max == d->park_max &&
                       got->dequeue_batch == d->dequeue_batch && got->spin_ns == d->spin_ns &&
-                      got->sync_ns == d->sync_ns && got->poll_ns == d->poll_ns && got->nbackends == d->nbackends);
+                      got->sync_ns == d->sync_ns && got->poll_ns == d->poll_ns && got->slice_ns == d->slice_ns &&
+                      got->stall_ns == d->stall_ns && got->sample == d->sample && got->nbackends == d->nbackends);
     return 0;
 }
 static void listener_start(int i) {
@@ -341,6 +376,7 @@ static void build(void) {
 #if HAS_CODEC
     codec = ol_exec_create();
 #endif
+    w.taste = (int)k_below(TASTES);
     choose_backends();
     for (i = 0; i < w.nloops; i++) {
         CHECK("test", loop_create(i) == 0);
@@ -350,6 +386,7 @@ static void build(void) {
     for (i = 0; i < WORKLOADS; i++)
         if (workloads[i].build) workloads[i].build();
     w.budget = 20 + (int)k_below(200);
+    w.bursts = w.taste == TASTE_AUTO ? 2 : 0;
     choose_faults();
 }
 
@@ -409,24 +446,11 @@ static int on_idle(void) {
     return 1;
 }
 
-/* The library's counters against ours; `turns`: rounds since it was asked last. */
-static void check_counts(int i, uint64_t turns) {
-    ol_loop_stats s;
-    s.size = sizeof s;
-    ol_loop_get_stats(w.loop[i], &s);
-    CHECK("count", (int)s.roots == w.alive[i]);
-    CHECK("count", (int)s.ops <= w.inflight[i]);
-    CHECK("count", (int)s.fds >= w.attached[i] && s.turns == turns);
-    if (w.inflight[i]) return; /* what has ended is not known to us before its owner runs */
-    CHECK("count", (int)s.fds == w.attached[i]);
-    CHECK("count", s.software == w.software[i]);
-    CHECK("count", s.parked >= w.parked[i] && s.parked <= w.parked[i] + w.perhaps[i]);
-    if (pool.kind != POOL_SHARED) CHECK("count", s.offloaded == w.offloaded[i]);
-}
 static void step(int i, int64_t timeout) {
     const int64_t earlier = ol_now(w.loop[i]), began = sim.now;
     const uint32_t forks = sim.forks;
     ol_loop_stats s;
+    uint64_t waits;
     int r, left;
     w.turns++;
     if (i < LOOPS && guests.is[i]) {
@@ -439,6 +463,7 @@ static void step(int i, int64_t timeout) {
     w.items = 0;
     w.stepping = i;
     w.entered = sim.now;
+    waits = sim.stats.waits;
     r = ol_loop_step(w.loop[i], timeout);
     w.stepping = -1;
     if (fork_failed(i, r)) return;
@@ -454,7 +479,7 @@ static void step(int i, int64_t timeout) {
     if (!left && !w.nposters && (i >= LOOPS || (sim.now > handling.pause[i] && !guests.is[i]))) CHECK("count", r == 0);
     CHECK("time", ol_now(w.loop[i]) >= earlier && ol_now(w.loop[i]) <= sim.now);
     CHECK("turn", w.items <= w.desc[i].turn);
-    check_counts(i, s.turns + 1);
+    check_counts(i, s.turns + 1, w.entered, sim.stats.waits > waits);
     w.began[i] = began;
     w.steps[i]++;
     if (forks == sim.forks) w.renewing[i] = 0;
@@ -476,6 +501,7 @@ static void add_stats(int i) {
 
 static void loop_destroy(int i) {
     add_stats(i);
+    counts_end(i);
     w.stepping = w.destroying = i;
     CHECK("error", ol_loop_destroy(w.loop[i]) == 0);
     w.stepping = w.destroying = -1;
@@ -490,7 +516,6 @@ static void visitor(void) {
     if (pool.kind == POOL_NONE) return;
     w.gone[VISITOR] = NULL;
     memset(w.last_taken[VISITOR], 0, sizeof w.last_taken[VISITOR]);
-    w.software[VISITOR] = w.offloaded[VISITOR] = w.parked[VISITOR] = w.perhaps[VISITOR] = 0;
     r = loop_create(VISITOR);
     if (r) {
         CHECK("error", r == -ENOMEM || r == -EMFILE || r == -ENOSPC);
@@ -528,6 +553,8 @@ static void quiet(void) {
     sim.fd_limit = 1024;
     for (i = 0; i < w.ndevs; i++) {
         dev_release(&w.device[i]);
+        w.device[i].m.lost = 0;
+        w.device[i].m.phase = 0;
         w.device[i].p.hang = w.device[i].p.refuse = w.device[i].p.fail = w.device[i].p.fault = 0;
     }
     for (i = 0; i < WORKLOADS; i++)
@@ -588,6 +615,13 @@ static void end_by_drain(void) {
     COUNT(ENDED_DRAINED);
 }
 
+static void count_device(const dev *d) {
+    COUNT_IF(DEV_ENDED_BY_CANCEL, d->ended_by_cancel);
+    COUNT_IF(DEV_ASLEEP, d->slept);
+    COUNT_IF(DEV_IN_SLOW, d->in_phase[DEV_SLOW]);
+    COUNT_IF(DEV_IN_FAST, d->in_phase[DEV_FAST]);
+    COUNT_IF(DEV_IN_FULL, d->in_phase[DEV_FULL]);
+}
 static void take_down(void) {
     int i, n;
     quiet();
@@ -595,6 +629,7 @@ static void take_down(void) {
     for (i = 0; i < WORKLOADS; i++)
         if (workloads[i].leave) workloads[i].leave();
     for (i = 0; i < w.nloops; i++) {
+        counts_end(i);
         for (n = (int)k_below(3); n > 0; n--) task_submit(i, NULL); /* destroy completes these */
         if (pool.kind == POOL_OWN) CHECK("error", ol_threads_destroy(pool.real) == -EBUSY);
         loop_destroy(i);
@@ -603,6 +638,7 @@ static void take_down(void) {
         if (workloads[i].end) workloads[i].end();
     for (i = 0; i < w.ndevs; i++) {
         CHECK("operation", w.device[i].taken == w.device[i].done);
+        count_device(&w.device[i]);
         dev_free(&w.device[i]);
     }
 #if HAS_CODEC

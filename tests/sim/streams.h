@@ -269,6 +269,8 @@ static void yielded(root *r) {
     r->batch_mark = w.batch_runs[r->loop];
     r->blur_mark = w.blur[r->loop];
     r->unseen_mark = w.blurred[r->loop];
+    r->slices_mark = w.slices_of[r->loop][r->cls];
+    r->hidden_mark = slices_hidden(r->loop);
     r->unseen = sessions_n() < r->unseen_mark ? sessions_n() : r->unseen_mark; /* each stands there once at most */
 }
 /* Between a yield and its resume, at most latency_run of the one class went before each of the other. Some of them may
@@ -276,9 +278,11 @@ static void yielded(root *r) {
 static void check_share(const root *r) {
     const uint64_t latency = w.latency_runs[r->loop] - r->latency_mark, batch = w.batch_runs[r->loop] - r->batch_mark;
     const uint64_t run = w.desc[r->loop].latency_run;
+    const uint64_t hidden = slices_hidden(r->loop) - r->hidden_mark;
     const uint64_t either =
-        w.blur[r->loop] - r->blur_mark + (uint64_t)(w.blurred[r->loop] - r->unseen_mark + r->unseen);
+        w.blur[r->loop] - r->blur_mark + (uint64_t)(w.blurred[r->loop] - r->unseen_mark + r->unseen) + hidden;
     if (r->was_raised) return; /* it stood with those of its old class */
+    CHECK("slice", w.slices_of[r->loop][r->cls] - r->slices_mark <= 1);
     if (r->cls == OL_BATCH) CHECK("class", latency <= run * (batch + either));
     if (r->cls == OL_LATENCY) CHECK("class", batch <= 1 + (latency + either) / run);
 }

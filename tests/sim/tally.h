@@ -39,7 +39,7 @@
     X(OP_FILE, "operations", "file", 1)                                                                                \
     X(OP_CALLBACK, "operations", "callback form", 1)                                                                   \
     X(OP_SOFTWARE, "operations", "mode software", 1)                                                                   \
-    X(OP_SLICED, "operations", "mode sliced", 0)                                                                       \
+    X(OP_SLICED, "operations", "mode sliced", 1)                                                                       \
     X(OP_SYNC, "operations", "mode sync", 1)                                                                           \
     X(OP_ASYNC, "operations", "mode async", 1)                                                                         \
     X(AT_SOFTWARE, "operations", "on the spot", 1)                                                                     \
@@ -55,6 +55,34 @@
     X(WHY_CACHE, "operations", "why: cache", 1)                                                                        \
     X(WHY_SYNC_BOUND, "operations", "why: sync bound", 1)                                                              \
     X(WHY_STOPPED, "operations", "why: stopped", 1)                                                                    \
+    X(WHY_MEASURED, "operations", "why: measured", 1)                                                                  \
+    X(WHY_PROBE, "operations", "why: probe", 1)                                                                        \
+    X(WHY_STALLED, "operations", "why: stalled", 1)                                                                    \
+    X(OP_STEPS, "operations", "call in steps", 1)                                                                      \
+    X(SERVICE_TOLD, "operations", "device told its time", 1)                                                           \
+    X(SLICED_MANY, "sliced", "in several slices", 1)                                                                   \
+    X(SLICE_LINE, "sliced", "waited for others", 1)                                                                    \
+    X(SLICE_LINE_FULL, "sliced", "refused, too many wait", 1)                                                          \
+    X(SLICED_STOPPED, "sliced", "stopped between slices", 1)                                                           \
+    X(SLICED_STOPPED_IN_LINE, "sliced", "stopped in line", 1)                                                          \
+    X(AUTO_HERE, "auto", "on the spot", 1)                                                                             \
+    X(AUTO_SLICED, "auto", "sliced", 1)                                                                                \
+    X(AUTO_SYNC, "auto", "sync", 1)                                                                                    \
+    X(AUTO_ASYNC, "auto", "async", 1)                                                                                  \
+    X(AUTO_QUIET, "auto", "measured, and nobody else waits", 1)                                                        \
+    X(AUTO_TRIED, "auto", "a stalled backend tried", 1)                                                                \
+    X(AUTO_LONG, "auto", "... avoided 16 times in a row", 1)                                                           \
+    X(ONE_QUEUE_FULL, "devices", "one queue full", 1)                                                                  \
+    X(RESERVE_USED, "devices", "reserve used", 1)                                                                      \
+    X(DEV_ENDED_BY_CANCEL, "devices", "only a cancel ended it", 1)                                                     \
+    X(DEV_ASLEEP, "devices", "asleep", 1)                                                                              \
+    X(DEV_IN_SLOW, "devices", "slow phase", 1)                                                                         \
+    X(DEV_IN_FAST, "devices", "fast phase", 1)                                                                         \
+    X(DEV_IN_FULL, "devices", "full phase", 1)                                                                         \
+    X(TIMES_ALL, "figures", "times of every operation", 1)                                                             \
+    X(DUMPED, "figures", "dump", 1)                                                                                    \
+    X(POLICY_PRINTED, "figures", "policy printed", 1)                                                                  \
+    X(POOL_STATS, "figures", "of the pool", 1)                                                                         \
     X(OP_CANCELED, "operation ends", "ECANCELED", 1)                                                                   \
     X(OP_TIMEOUT, "operation ends", "ETIMEDOUT", 1)                                                                    \
     X(OP_REFUSED, "operation ends", "EAGAIN", 1)                                                                       \
@@ -198,6 +226,14 @@
     X(ol_policy_parse, "calls")                                                                                        \
     X(ol_threads_create, "calls")                                                                                      \
     X(ol_threads_destroy, "calls")                                                                                     \
+    X(ol_prep_steps, "calls")                                                                                          \
+    X(ol_policy_print, "calls")                                                                                        \
+    X(ol_loop_get_cell, "calls")                                                                                       \
+    X(ol_loop_get_times, "calls")                                                                                      \
+    X(ol_loop_dump, "calls")                                                                                           \
+    X(ol_histogram_add, "calls")                                                                                       \
+    X(ol_histogram_at, "calls")                                                                                        \
+    X(ol_threads_get_stats, "calls")                                                                                   \
     X(ol_error, "calls")                                                                                               \
     X(ol_co_error, "calls")                                                                                            \
     X(ol_op_error, "calls")                                                                                            \
@@ -314,6 +350,14 @@ static uint64_t counted[ROWS_N]; /* in this seed */
 #define ol_policy_parse(...) (counted[C_ol_policy_parse]++, ol_policy_parse(__VA_ARGS__))
 #define ol_threads_create(...) (counted[C_ol_threads_create]++, ol_threads_create(__VA_ARGS__))
 #define ol_threads_destroy(...) (counted[C_ol_threads_destroy]++, ol_threads_destroy(__VA_ARGS__))
+#define ol_prep_steps(...) (counted[C_ol_prep_steps]++, ol_prep_steps(__VA_ARGS__))
+#define ol_policy_print(...) (counted[C_ol_policy_print]++, ol_policy_print(__VA_ARGS__))
+#define ol_loop_get_cell(...) (counted[C_ol_loop_get_cell]++, ol_loop_get_cell(__VA_ARGS__))
+#define ol_loop_get_times(...) (counted[C_ol_loop_get_times]++, ol_loop_get_times(__VA_ARGS__))
+#define ol_loop_dump(...) (counted[C_ol_loop_dump]++, ol_loop_dump(__VA_ARGS__))
+#define ol_histogram_add(...) (counted[C_ol_histogram_add]++, ol_histogram_add(__VA_ARGS__))
+#define ol_histogram_at(...) (counted[C_ol_histogram_at]++, ol_histogram_at(__VA_ARGS__))
+#define ol_threads_get_stats(...) (counted[C_ol_threads_get_stats]++, ol_threads_get_stats(__VA_ARGS__))
 #define ol_error(...) (counted[C_ol_error]++, ol_error(__VA_ARGS__))
 #define ol_co_error(...) (counted[C_ol_co_error]++, ol_co_error(__VA_ARGS__))
 #define ol_op_error(...) (counted[C_ol_op_error]++, ol_op_error(__VA_ARGS__))

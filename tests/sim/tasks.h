@@ -2,18 +2,6 @@
 #ifndef SIM_TASKS_H
 #define SIM_TASKS_H
 
-static int64_t task_call(void *arg) { /* on the device, on a worker, or on the spot */
-    task *t = (task *)arg;
-    const int64_t at = sim.now;
-    uint32_t i;
-    t->runs++;
-    CHECK("operation", t->runs == 1);
-    k_compute(t->cost);
-    if (sim.self == 0) w.computed += sim.now - at;
-    for (i = 0; i < t->len; i++) t->out[i] = k_byte(~t->seed, i);
-    return t->expect;
-}
-
 static task *task_alloc(int kind, int loop, partition *p, uint32_t len) {
     task *t = (task *)k_own(sizeof *t);
     uint32_t i;
@@ -100,9 +88,12 @@ static task *task_new(int loop, partition *p) {
         ol_prep_crc32(&t->op, start, t->in, len);
         t->expect = crc_slow(start, t->in, len);
     } else if (kind == OL_OP_CALL) {
-        ol_prep_call(&t->op, task_call, t);
+        t->steps = k_below(2) ? 1 + (int)k_below(k_below(4) ? 6 : 40) : 1;
+        if (t->steps > 1) ol_prep_steps(&t->op, task_call, t);
+        else ol_prep_call(&t->op, task_call, t);
+        COUNT_IF(OP_STEPS, t->steps > 1);
         t->op.len = len;
-        t->cost = k_range(0, k_below(4) ? 5 * US : 100 * US);
+        t->cost = k_range(0, k_below(4) ? 5 * US : 100 * US) / (t->steps > 6 ? 6 : 1);
         t->expect = k_range(0, INT64_MAX - 1);
 #if HAS_CODEC
     } else {
@@ -114,13 +105,10 @@ static task *task_new(int loop, partition *p) {
     return t;
 }
 
-/* Sorts that do not hold each other up: calls, which may block, and the rest, each in two classes. */
-enum { LINE_CALLS = 1, LINE_OF_BATCH = 2, LINES = 4 };
-static int is_call(const task *t) { return t->kind == OL_OP_CALL || t->kind == OL_OP_FILE; }
-static int line_of(const task *t) { return is_call(t) + (t->cls == OL_LATENCY ? 0 : LINE_OF_BATCH); }
-
 static void task_begin(task *t, int cls) {
+    t->waiter = NULL;
     t->begun = sim.now;
+    t->loop_time = ol_now(w.loop[t->loop]);
     t->ticket = ++w.tickets;
     t->cls = t->kind != OL_OP_FILE && t->op.cls ? t->op.cls : cls; /* a file operation is prepared by its await */
     t->closes = t->part ? t->part->closes : 0;
@@ -141,11 +129,26 @@ static void task_refused(task *t, int is) {
 }
 static void task_end(task *t) {
     task_refused(t, 0);
+    sliced_end(t);
+    lane_leaves(t);
     if (t->part) t->part->inflight--;
     w.inflight[t->loop]--;
     w.tasks[t->at] = w.tasks[--w.ntasks];
     w.tasks[t->at]->at = t->at;
     t->inflight = 0;
+}
+
+/* The backend has no more than it may: of each line, or of all; then latency-critical work alone has the last places. */
+static void lane_fits(const task *t, uint32_t depth) {
+    const lane_known *l = lane_of(t->loop, t->op.where);
+    const uint32_t batch = l->in[LINE_OF_BATCH] + l->in[LINE_OF_BATCH + LINE_CALLS];
+    if (!one_queue(t->op.where)) {
+        CHECK("backend", l->in[line_of(t)] <= depth);
+        return;
+    }
+    CHECK("backend", lane_all(l) <= depth && batch <= depth - lane_reserve(t->op.where));
+    COUNT_IF(ONE_QUEUE_FULL, lane_all(l) == depth);
+    COUNT_IF(RESERVE_USED, lane_all(l) > depth - lane_reserve(t->op.where));
 }
 
 /* From a device: a fd of the operation's partition must stay open as long as the device writes. */
@@ -159,7 +162,8 @@ static void device_takes(ol_op *op) {
     CHECK("order", t->ticket > *last); /* first come, first served, within a class and sort */
     *last = t->ticket;
     CHECK("backend", d->backend.kinds >> t->kind & 1);
-    CHECK("backend", ++w.in_device[t->loop][t->op.where - 1][line_of(t)] <= d->p.depth);
+    lane_takes(t);
+    lane_fits(t, d->p.depth);
     w.offloaded[t->loop]++;
     if (f && !f->closed && f->loop == t->loop) {
         t->pin = sim.file[(uint32_t)f->handle];
@@ -171,13 +175,14 @@ static void device_refuses(ol_op *op) { task_refused(OL_CONTAINER(op, task, op),
 static void device_returns(ol_op *op) {
     task *t = OL_CONTAINER(op, task, op);
     t->returned = 1;
-    w.in_device[t->loop][t->op.where - 1][line_of(t)]--;
+    lane_returns(t);
 }
 static void device_cancel(ol_op *op) { OL_CONTAINER(op, task, op)->asked = 1; }
 static void device_done(ol_op *op) {
     task *t = OL_CONTAINER(op, task, op);
     CHECK("operation", t->inflight && !t->reported);
     t->reported = 1;
+    t->told_ns = op->service_ns;
     t->out_sum = dev_sum(t->out, t->len);
     if (t->pin) t->pin->pins--;
     t->pin = NULL;
@@ -187,7 +192,7 @@ static void judge_success(task *t, int64_t n) {
     uint32_t i;
     if (t->kind == OL_OP_FILE) return; /* its caller knows */
     if (t->kind == OL_OP_CALL) {
-        CHECK("operation", t->runs == 1);
+        CHECK("operation", t->runs == 1 && t->step == t->steps && !t->inside);
         for (i = 0; i < t->len; i++) CHECK("operation", t->out[i] == k_byte(~t->seed, i));
     }
 #if HAS_CODEC
@@ -201,65 +206,100 @@ static void judge_success(task *t, int64_t n) {
 
 /* The depth of a backend, by its op.where. */
 static uint32_t lane_depth(int lane);
-/* How many operations of its line the backend and the loop have. */
-static uint32_t task_crowd(const task *t, int where) {
+/* How many operations the backend and the loop have of its line; or of all lines, where they are one. waits: one of its
+   line waits for room. */
+static uint32_t task_crowd(const task *t, int where, int all, int *waits) {
     uint32_t n = 0;
     int i;
     for (i = 0; i < w.ntasks; i++) {
         const task *o = w.tasks[i];
-        n += o != t && !o->forked && o->loop == t->loop && o->op.where == where && line_of(o) == line_of(t) &&
-             !o->returned && o->op.why != OL_WHY_STOPPED;
+        if (o == t || o->forked || o->loop != t->loop || o->op.where != where || o->returned) continue;
+        if (o->op.why == OL_WHY_STOPPED || (line_of(o) != line_of(t) && !all)) continue;
+        if (waits && line_of(o) == line_of(t)) *waits |= o->op.why == OL_WHY_PARKED;
+        n++;
     }
     return n;
 }
 /* It has been accepted: if it had to wait for room, then as one of park_max at most. */
 static void task_parks(const task *t) {
     if (t->op.where && t->op.where <= w.nbackends)
-        CHECK("policy", task_crowd(t, t->op.where) < lane_depth(t->op.where) + w.desc[t->loop].park_max);
+        CHECK("policy",
+              task_crowd(t, t->op.where, 0, NULL) < lane_depth(t->op.where) + w.desc[t->loop].park_max);
 }
 
+/* There was no room for it: others have it, or wait for it. */
+static void task_no_room(const task *t, int where) {
+    int waits = 0;
+    const uint32_t n = task_crowd(t, where, one_queue(where), &waits);
+    const uint32_t kept = t->cls == OL_LATENCY || !one_queue(where) ? 0 : lane_reserve(where);
+    CHECK("policy", n > 0);
+    if (lane_watched(where)) CHECK("policy", waits || n + kept >= lane_depth(where));
+}
 /* It has been refused for lack of room. */
 static void task_full(const task *t) {
-    const int least = policy_full(t) == OL_FULL_FAIL ? 1 : (int)w.desc[t->loop].park_max;
-    CHECK("policy", (int)task_crowd(t, t->op.where) >= least);
+    if (!t->op.mode) {
+        CHECK("policy", sliced_full(t));
+        COUNT(SLICE_LINE_FULL);
+    } else if (policy_full(t) == OL_FULL_FAIL) {
+        task_no_room(t, t->op.where);
+    } else {
+        CHECK("policy", task_crowd(t, t->op.where, 0, NULL) >= w.desc[t->loop].park_max);
+    }
 }
-/* It has run on the spot for lack of room: others of its class and sort have it, or the backend has refused it. */
+/* It has run on the spot for lack of room: others have it, or the backend has refused it. */
 static void task_crowded_out(const task *t) {
-    if (t->op.why == OL_WHY_FULL && !t->refused) CHECK("policy", task_crowd(t, policy_lane(t->rule.backend)) > 0);
+    if (t->op.why != OL_WHY_FULL || t->refused || sliced_full(t)) return;
+    CHECK("policy", t->rule.mode > OL_SLICED);
+    task_no_room(t, policy_lane(t->rule.backend));
+}
+
+/* It has been submitted: 1 it is in flight, 0 it ran or was refused. */
+static void task_submitted(task *t, const scene *s, int accepted) {
+    auto_after(s, t);
+    t->accepted = sim.now;
+    if (!accepted) return;
+    if (t->op.mode == OL_SLICED) sliced_join(t);
+    else if (t->op.where) lane_accepts(t);
+    if (w.ntasks > 200) w.crowded[t->loop] = 1;
+}
+/* The same of a file operation. */
+static int await_file(ol_co *co, task *t, int pending) {
+    t->waiter = (root *)(void *)co;
+    if (pending && !woken(t->waiter)) lane_accepts(t);
+    return pending;
 }
 
 /* ol_run: it suspends, or comes back within the bound of a synchronous wait. */
 static int await_run(ol_co *co, task *t) {
     const int64_t at = sim.now, computed = w.computed, bound = w.desc[t->loop].sync_ns;
-    const int pending = ol_run(co, &t->op), why = t->op.why;
-    const int64_t took = sim.now - at;
+    int pending, why;
+    int64_t took;
+    scene s;
+    t->waiter = (root *)(void *)co;
+    auto_before(&s, t, t->waiter);
+    pending = ol_run(co, &t->op);
+    why = t->op.why;
+    took = sim.now - at;
     if (why == OL_WHY_SYNC_BOUND) CHECK("policy", pending && took >= bound);
     if (why == OL_WHY_SYNC_BOUND || (t->op.where && t->op.mode == OL_SYNC))
         CHECK("policy", took - (w.computed - computed) <= bound + SPIN_SLACK); /* but for what it runs for others */
+    task_submitted(t, &s, pending && !woken(t->waiter));
     task_crowded_out(t);
     if (pending && !woken((root *)(void *)co)) task_parks(t);
     else if (co->result == -EAGAIN) task_full(t);
     return pending;
 }
 
-static int pool_lane(void);
+static void task_count(const task *t, int64_t n);
+static void judge_service(const task *t);
 static int fork_failed(int loop, int64_t r);
-
-/* For the library's counters. Whether an operation that was stopped, or ran late, had been parked, it does not say. */
-static void task_count(const task *t) {
-    const ol_op *op = &t->op;
-    if (op->why == OL_WHY_NONE || op->why > OL_WHY_STOPPED) return; /* it was not even submitted */
-    if (op->why == OL_WHY_PARKED) w.parked[t->loop]++;
-    if (op->why == OL_WHY_STOPPED || op->why == OL_WHY_SYNC_BOUND || op->why == OL_WHY_FAILED) w.perhaps[t->loop]++;
-    if (op->mode == OL_SOFTWARE && op->why != OL_WHY_CACHE && op->why != OL_WHY_STOPPED) w.software[t->loop]++;
-}
 
 /* The result of an operation: true, or with a cause. Frees it. r: the awaiting root, NULL in a callback. */
 static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     const int closed = t->part && t->part->closes != t->closes;
     k_trace("result", t->id, n);
     if (b) judge_requests(b, n);
-    if (b && (b->canceled || b->overdue)) CHECK("error", t->runs == 0 && !t->reported);
+    if (b && (b->canceled || b->overdue)) CHECK("error", t->runs == 0 && t->step == 0 && !t->reported);
     COUNT_IF(OP_FORKED, t->forked && n == -ECANCELED);
     if (t->reported) CHECK("operation", dev_sum(t->out, t->len) == t->out_sum);
     CHECK("operation", !t->in_pool);
@@ -267,12 +307,14 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
     if (n < 0 && (!r || t->op.result == n)) told(ol_op_error(&t->op)); /* else it was not even submitted */
     COUNT_AT(OP, t->kind - OL_OP_CALL);
     COUNT_IF(WHY_STOPPED, n < 0 && t->op.why == OL_WHY_STOPPED);
-    task_count(t);
+    task_count(t, n);
     if (n < 0 && t->kind != OL_OP_FILE && !t->forked)
         CHECK("operation", t->runs == 0 && (t->starts == 0 || n == -ENOMEM));
+    if (n < 0 && t->op.mode != OL_SLICED && !t->forked) CHECK("steps", t->step == 0);
     if (n >= 0) {
         judge_success(t, n);
         policy_judge(t);
+        judge_service(t);
         CHECK("operation", t->starts == (t->op.where && t->op.where == pool_lane()));
         COUNT_AT(AT_SOFTWARE, t->op.where && t->op.where == pool_lane() ? (int)LANES : t->op.where);
         COUNT_AT(WHY, t->op.why);
@@ -281,8 +323,8 @@ static void judge_task(task *t, const root *r, const before *b, int64_t n) {
               strcmp(ol_op_where(w.loop[t->loop], &t->op), t->op.where ? w.backend[t->op.where - 1] : "software") == 0);
         told(ol_op_why(&t->op));
     } else if (n == -ECANCELED) {
-        CHECK("error",
-              t->canceled || closed || (r && r->canceled) || w.phase == ENDING || w.destroying == t->loop || t->forked);
+        CHECK("error", t->canceled || closed || (r && r->canceled) || w.phase == ENDING || w.destroying == t->loop ||
+                           (t->forked && t->op.mode != OL_SLICED)); /* what is sliced goes on in a child */
         COUNT(OP_CANCELED);
     } else if (n == -ETIMEDOUT) {
         const int64_t limit = t->op.timeout_us ? t->begun + (int64_t)t->op.timeout_us * US : K_NEVER;
@@ -338,14 +380,17 @@ static int inherited_class(const ol_loop *loop) {
 /* Submits in callback form, for the partition that runs now. */
 static void task_submit(int loop, partition *p) {
     task *t;
+    scene s;
     int r;
     if (w.ntasks > TASKS - 64) return;
     t = task_new(loop, p);
     task_begin(t, inherited_class(w.loop[loop]));
     if (p) p->callbacks++;
+    auto_before(&s, t, NULL);
     w.in_submit = 1;
     r = ol_submit(w.loop[loop], &t->op, task_done);
     w.in_submit = 0;
+    task_submitted(t, &s, r == 0 && t->op.mode != OL_SOFTWARE);
     if (r == 0) {
         COUNT(OP_CALLBACK);
         task_parks(t);

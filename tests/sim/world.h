@@ -122,7 +122,31 @@ typedef struct root { /* embedded first in everything that is a root coroutine, 
     void *owner;                                  /* the struct that embeds it */
     uint64_t latency_mark, batch_mark, blur_mark; /* runs of each class when it last yielded */
     int unseen_mark, unseen;                      /* and those that nobody has seen, perhaps */
+    uint64_t slices_mark, hidden_mark;            /* slices of its class, and those of whose class nobody knows */
 } root;
+
+/* What is known of a loop's channel to a backend, by its op.where. */
+typedef struct lane_known {
+    uint32_t in[4];   /* operations in the backend, by line */
+    uint32_t out;     /* accepted and not handed back, of those whose time says something of others */
+    int64_t made_lo;  /* it has made progress, or begun to have something to do, between these moments or later */
+    int64_t made_hi;
+    int avoided;      /* auto may avoid it: it has stalled, or let an operation time out, and completed nothing since */
+    uint32_t streak;  /* operations in a row that avoided it */
+    uint32_t tries;   /* ... and those that did not, since it is avoided */
+    int tried;        /* the last one did not, and it had surely stalled */
+} lane_known;
+
+/* ... of a kind, class and range of sizes. */
+typedef struct cell_known {
+    uint64_t n[6];             /* by mode */
+    uint32_t measured, probes; /* auto: in a row because measured so; in all to learn, at most */
+} cell_known;
+enum { BUCKETS = 16 };
+
+typedef struct slice_line {
+    struct task *first, *last; /* the first that is not over is under way */
+} slice_line;
 
 typedef struct vault { /* what a lock guards */
     ol_mutex m;
@@ -147,7 +171,20 @@ typedef struct task { /* an operation and its buffers */
     unsigned char *in, *out;
     uint64_t out_sum; /* of the output at the moment of completion */
     int64_t expect, begun;
-    int64_t cost;    /* of a call, in ns */
+    int64_t cost;    /* of a call, in ns; of one in steps, of a step at most */
+    int steps, step; /* of a call: how many, and the next one */
+    int inside;      /* its function runs */
+    int thread;      /* that runs it: 1 + its number, DEVICE_THREAD */
+    root *waiter;    /* who awaits it, or NULL */
+    int64_t spent;                /* in its function */
+    int64_t loop_time;            /* the loop's, when it was submitted */
+    int64_t accepted;             /* when the call that submitted it returned */
+    int sliced;                   /* it stands in the line of sliced ones, or is under way */
+    struct task *before, *behind; /* there */
+    uint64_t slices;              /* that it has had */
+    int64_t slice_took;           /* its last one at least, and at most, -1 unknown */
+    int lane;                     /* counted among those of this backend: its op.where */
+    uint32_t told_ns;             /* by its backend: how long it took */
     int awaited;     /* by ol_run; else in callback form */
     uint64_t op_len; /* op.len, as the policy sees it */
     int has_rule;    /* of the policy, when it was submitted */
@@ -158,6 +195,8 @@ typedef struct task { /* an operation and its buffers */
     int closes; /* of its partition, when it was submitted */
     k_file *pin;
 } task;
+
+enum { DEVICE_THREAD = 1000 };
 
 enum { T_IDLE, T_RUNNING };
 typedef struct clock_timer {
@@ -244,7 +283,21 @@ static struct world {
     uint32_t items, awaits;    /* run in this round; awaits that ended in this run */
     int attached[ALL_LOOPS];   /* fds that are open */
     uint64_t software[ALL_LOOPS], offloaded[ALL_LOOPS], parked[ALL_LOOPS], perhaps[ALL_LOOPS]; /* operations */
-    uint32_t in_device[ALL_LOOPS][DEVS][4];                                                    /* by line */
+    lane_known lane[ALL_LOOPS][LANES + 1];
+    cell_known cell[ALL_LOOPS][OL__KINDS][3][BUCKETS];
+    uint64_t why[ALL_LOOPS][16];                                         /* operations by their reason */
+    uint64_t timed[ALL_LOOPS][OL__KINDS][3], handed[ALL_LOOPS][OL__KINDS][3]; /* with times: all; not on the spot */
+    uint64_t due_least[ALL_LOOPS], due_most[ALL_LOOPS], undue[ALL_LOOPS]; /* for a sample: least, most, in vain */
+    int crowded[ALL_LOOPS]; /* more operations than there are places for samples, perhaps */
+    int64_t longest[ALL_LOOPS]; /* from submission to result */
+    int64_t created_lo[ALL_LOOPS], created_hi[ALL_LOOPS];
+    slice_line slicer[ALL_LOOPS][3];
+    uint64_t slice[ALL_LOOPS];        /* the number of the latest that was seen */
+    uint64_t slices_seen[ALL_LOOPS], slices_of[ALL_LOOPS][3], slices_most[ALL_LOOPS], maybe_software[ALL_LOOPS];
+    int64_t slice_begun, step_ended;  /* of that */
+    task *slice_task;
+    int taste;  /* of the random policies */
+    int bursts; /* that are left */
     partition *current; /* whose root or callback runs */
     int draining;       /* the loop that is; -1 none */
     int stepping;       /* the loop that is inside a step, -1 none */
@@ -308,6 +361,7 @@ static partition *part_new(void) {
     return p;
 }
 static void settle(void);
+static void sliced_stops(const task *t);
 
 static fdrec *fd_new(int loop, ol_fd handle, int cls, partition *p, party *who) {
     fdrec *f;
@@ -367,7 +421,10 @@ static int fd_close(fdrec *f) {
         CHECK("fork", shut || !file->end->wr_shut || file->end->state != K_UP);
     else if (file && file->type == K_SOCKET) CHECK("close", file->end->wr_shut || file->end->state != K_UP);
     for (i = 0; i < w.ntasks; i++)
-        if (w.tasks[i]->part == f->part && w.tasks[i]->pin) CHECK("close", w.tasks[i]->asked);
+        if (w.tasks[i]->part == f->part) {
+            if (w.tasks[i]->pin) CHECK("close", w.tasks[i]->asked);
+            sliced_stops(w.tasks[i]);
+        }
     return r;
 }
 
