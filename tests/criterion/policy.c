@@ -41,7 +41,8 @@ Test(policy, text_becomes_rules) {
 Test(policy, presets_have_their_rules) {
     cr_assert_geq(parse("pool").n, 6u);
     const ol_policy p = parse("thesis"); /* its Table 3.1 */
-    cr_assert(p.rule[0].kind == OL_OP_DEFLATE && p.rule[0].cls == OL_LATENCY && p.rule[0].max == 256 && p.rule[0].mode == OL_SOFTWARE);
+    cr_assert(p.rule[0].kind == OL_OP_DEFLATE && p.rule[0].cls == OL_LATENCY && p.rule[0].max == 256 &&
+              p.rule[0].mode == OL_SOFTWARE);
     cr_assert(p.rule[1].cls == OL_LATENCY && p.rule[1].min == 257 && p.rule[1].max == 0 && p.rule[1].mode == OL_SYNC);
     cr_assert(p.rule[1].full == OL_FULL_SOFTWARE && strcmp(p.rule[1].backend, "device") == 0);
     cr_assert(p.rule[2].cls == OL_BATCH && p.rule[2].min == 0 && p.rule[2].max == 0 && p.rule[2].mode == OL_ASYNC);
@@ -106,7 +107,8 @@ Test(policy, errors_name_the_line_and_leave_the_result_alone) {
 }
 
 Test(policy, random_text_never_does_more_than_fail) {
-    static const char *const piece[] = {"deflate", "any", "0-", "4K", "-", "async", "threads", "wait", "#", "\n", " ", "\t", "K", "9", "\r", "software"};
+    static const char *const piece[] = {"deflate", "any", "0-", "4K", "-", "async", "threads", "wait",
+                                        "#",       "\n",  " ",  "\t", "K", "9",     "\r",      "software"};
     unsigned seed = 7;
     int good = 0;
     for (int i = 0; i < 100000; i++) {
@@ -119,6 +121,157 @@ Test(policy, random_text_never_does_more_than_fail) {
         good += ol_policy_parse(text, &p, err, sizeof err) == 0;
     }
     cr_assert(good > 1000);
+}
+
+/* ---- as text again */
+
+static uint64_t random_state = 88172645463325252ull;
+static uint64_t random64(void) { /* xorshift64, Marsaglia 2003 */
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    return random_state ^= random_state << 17;
+}
+static uint64_t random_size(void) { /* of all magnitudes, round ones often */
+    uint64_t n = random64() % (((uint64_t)1 << (random64() % 40)) + 1);
+    if (random64() % 3 == 0) n &= ~(uint64_t)1023;
+    if (random64() % 3 == 0) n &= ~(uint64_t)((1 << 20) - 1);
+    return random64() % 20 ? n : (uint64_t)1 << 40;
+}
+static void random_rule(ol_rule *r) {
+    static const char letters[] = "abcxyzABC0189-_.+/*!$%&()=?~\x7f\xe4";
+    memset(r, 0, sizeof *r);
+    r->kind = (uint8_t)(random64() % OL__KINDS);
+    r->cls = (uint8_t)(random64() % 3);
+    r->mode = (uint8_t)(1 + random64() % 5);
+    r->full = (uint8_t)(random64() % 4);
+    r->min = random_size();
+    r->max = random64() % 3 ? r->min + random_size() : 0;
+    if (random64() % 8 == 0) r->max = r->min; /* 0: no limit */
+    if (r->max > (uint64_t)1 << 40) r->max = (uint64_t)1 << 40;
+    if (r->mode <= OL_SLICED) return;
+    const size_t n = 1 + random64() % 15;
+    for (size_t i = 0; i < n; i++) r->backend[i] = letters[random64() % (sizeof letters - 1)];
+    if (strcmp(r->backend, "-") == 0) r->backend[0] = 'x';
+}
+static char text[1 << 14], again[1 << 14];
+static int print(const ol_policy *p, char *out) {
+    const int n = ol_policy_print(p, out, sizeof text);
+    cr_assert(n >= 0 && n < (int)sizeof text && strlen(out) == (size_t)n, "%s", ol_error());
+    return n;
+}
+Test(policy, any_table_is_read_back_from_its_text) {
+    for (int i = 0; i < 5000; i++) {
+        ol_policy p;
+        memset(&p, 0, sizeof p);
+        p.n = (uint32_t)(i < 65 ? i : (int)(random64() % 8));
+        for (uint32_t k = 0; k < p.n; k++) random_rule(&p.rule[k]);
+        print(&p, text);
+        const ol_policy q = parse(text);
+        cr_assert(memcmp(&p, &q, sizeof p) == 0, "%s", text);
+        print(&q, again); /* what it writes is canonical */
+        cr_assert_str_eq(text, again);
+    }
+}
+Test(policy, text_in_any_form_becomes_its_canonical_form) {
+    static const char canonical[] = "# op     class    bytes         mode      backend          when-full\n"
+                                    "deflate  latency  0-8191        software  -                -\n"
+                                    "any      any      8K-           auto      device           -\n"
+                                    "call     batch    2M-3M         sliced    -                wait\n"
+                                    "crc32    any      1025          sync      dev-1            fail\n"
+                                    "inflate  any      1K            async     fifteen_letters  software\n"
+                                    "file     any      0-            async     threads          wait\n"
+                                    "any      any      1048576M-     software  -                -\n"
+                                    "call     any      999999999999-1099511627775 sliced    -                -\n";
+    ol_policy p = parse("deflate latency 0-8191 software - - # this\n\n\tany any 8192- auto device -\r\n"
+                        "call   batch 2048K-3145728 sliced - wait\ncrc32 any 1025-1025 sync dev-1 fail\n"
+                        "inflate any 1024 async fifteen_letters software\nfile any 0K- async threads wait\n"
+                        "any any 1073741824K- software - -\ncall any 999999999999-1099511627775 sliced - -");
+    cr_assert_eq(print(&p, text), (int)sizeof canonical - 1);
+    cr_assert_str_eq(text, canonical);
+    p = parse(canonical);
+    print(&p, text);
+    cr_assert_str_eq(text, canonical);
+    static const char *const presets[] = {"pool", "thesis", ""};
+    for (int i = 0; i < 3; i++) {
+        const ol_policy preset = parse(presets[i]);
+        print(&preset, text);
+        p = parse(text);
+        cr_assert(memcmp(&p, &preset, sizeof p) == 0);
+    }
+}
+Test(policy, its_text_fits_any_room_and_never_exceeds_it) {
+    static char part[1 << 14];
+    const ol_policy p = parse("pool");
+    const int n = print(&p, text);
+    cr_assert_eq(ol_policy_print(&p, NULL, 0), n);
+    for (int len = 0; len <= n + 2; len++) {
+        memset(part, 0x7f, sizeof part);
+        cr_assert_eq(ol_policy_print(&p, part, (size_t)len), n);
+        const int there = len > n ? n : len - 1;
+        if (len) cr_assert(part[there] == 0 && memcmp(part, text, (size_t)there) == 0, "len %d", len);
+        for (int i = len; i < n + 10; i++) cr_assert(i < there + 1 || part[i] == 0x7f, "len %d: past the end", len);
+    }
+}
+/* Each breaks one valid rule; print and set refuse it alike. */
+static void no_kind(ol_rule *r) { r->kind = OL__KINDS; }
+static void no_class(ol_rule *r) { r->cls = 3; }
+static void mode_0(ol_rule *r) { r->mode = 0; }
+static void mode_6(ol_rule *r) { r->mode = OL_AUTO + 1; }
+static void no_full(ol_rule *r) { r->full = OL_FULL_FAIL + 1; }
+static void turned(ol_rule *r) { r->min = 10, r->max = 9; }
+static void large_min(ol_rule *r) { r->min = ((uint64_t)1 << 40) + 1, r->max = 0; }
+static void large_max(ol_rule *r) { r->max = ((uint64_t)1 << 40) + 1024; }
+static void endless(ol_rule *r) { memset(r->backend, 'x', sizeof r->backend); }
+static void nameless(ol_rule *r) { memset(r->backend, 0, sizeof r->backend); }
+static void software_there(ol_rule *r) { r->mode = OL_SOFTWARE; }
+static void sliced_there(ol_rule *r) { r->mode = OL_SLICED; }
+static void two_words(ol_rule *r) { strcpy(r->backend, "de vice"); }
+static void a_tab(ol_rule *r) { strcpy(r->backend, "device\t"); }
+static void a_comment(ol_rule *r) { strcpy(r->backend, "dev#1"); }
+static void two_lines(ol_rule *r) { strcpy(r->backend, "a\nb"); }
+static void a_return(ol_rule *r) { strcpy(r->backend, "a\r"); }
+static void a_dash(ol_rule *r) { strcpy(r->backend, "-"); }
+static void (*const breaks[])(ol_rule *) = {no_kind,   no_class,  mode_0,    mode_6,    no_full,        turned,
+                                            large_min, large_max, endless,   nameless,  software_there, sliced_there,
+                                            two_words, a_tab,     a_comment, two_lines, a_return,       a_dash};
+Test(policy, what_text_can_not_say_is_refused) {
+    ol_loop *loop = NULL;
+    cr_assert_eq(ol_loop_create(&loop, NULL), 0);
+    const ol_policy good = parse("call any 0- async threads wait\ncall any 5-20 auto threads -");
+    cr_assert_geq(ol_policy_print(&good, text, sizeof text), 0);
+    cr_assert_eq(ol_loop_set_policy(loop, &good), 0);
+    for (size_t i = 0; i < sizeof breaks / sizeof *breaks; i++) {
+        ol_policy p = good;
+        breaks[i](&p.rule[1]);
+        cr_assert_eq(ol_policy_print(&p, text, sizeof text), -EINVAL, "%d", (int)i);
+        cr_assert_not_null(strstr(ol_error(), "malformed"));
+        cr_assert_eq(ol_policy_print(&p, NULL, 0), -EINVAL);
+        cr_assert_eq(ol_loop_set_policy(loop, &p), -EINVAL, "%d", (int)i);
+        p.n = 1; /* what is not in the table doesn't matter */
+        cr_assert_geq(ol_policy_print(&p, text, sizeof text), 0);
+        cr_assert_eq(ol_loop_set_policy(loop, &p), 0);
+    }
+    ol_policy p = good;
+    p.n = OL_POLICY_RULES + 1;
+    cr_assert_eq(ol_policy_print(&p, text, sizeof text), -EINVAL);
+    cr_assert_eq(ol_policy_print(NULL, text, sizeof text), -EINVAL);
+    cr_assert_eq(ol_policy_print(&good, NULL, 10), -EINVAL);
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+}
+Test(policy, all_modes_are_read) {
+    static const char *const mode[] = {"software - -", "sliced - -", "sync device wait", "async device fail",
+                                       "auto device software"};
+    for (uint8_t i = 0; i < 5; i++) {
+        snprintf(text, sizeof text, "any any 0- %s", mode[i]);
+        cr_assert_eq(parse(text).rule[0].mode, OL_SOFTWARE + i);
+    }
+    static const char *const bad[] = {"sliced device -",    "auto - -",      "auto - wait",    "slice - -",
+                                      "automatic device -", "Auto device -", "sliced - never", "auto device"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ol_policy p;
+        snprintf(text, sizeof text, "any any 0- %s", bad[i]);
+        cr_assert_eq(ol_policy_parse(text, &p, NULL, 0), -EINVAL, "%s", text);
+    }
 }
 
 /* ---- in force */
