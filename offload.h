@@ -1269,8 +1269,20 @@ static int64_t ol__sys_now(void) {
 #if !defined(SYS_epoll_pwait2)
 #define SYS_epoll_pwait2 441
 #endif
+/* ThreadSanitizer keeps signals back while a thread waits in a system call that it doesn't know. */
+#if defined(__SANITIZE_THREAD__)
+#define OL__SYS_COARSE 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define OL__SYS_COARSE 1
+#endif
+#endif
+#if !defined(OL__SYS_COARSE)
+#define OL__SYS_COARSE 0
+#endif
 static int ol__sys_epoll_wait(int ep, struct epoll_event *events, int n, int64_t timeout_ns) {
-    static int coarse; /* Linux 5.11 has nanoseconds; older kernels and filters of calls get milliseconds, rounded up */
+    /* Linux 5.11 has nanoseconds; older kernels and filters of calls get milliseconds, rounded up */
+    static int coarse = OL__SYS_COARSE;
     if (timeout_ns > 0) {
         struct timespec t;
         t.tv_sec = (time_t)(timeout_ns / 1000000000);
