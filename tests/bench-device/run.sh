@@ -122,6 +122,7 @@ holds "results were checked" 'a > b' checked 500
 holds "... and true" 'a == b' wrong 0
 holds "a slower codec slows software down" 'a <= b * 1.15' thesis.cache1-like.software.per_s thesis.cache1-like.published_per_s
 for n in 1 2 4 8; do holds "$n loops together within the device's bound" 'a <= b' "loops.device.$n.x_bound" 1.05; done
+holds "no loop is faster than its set-up" 'a <= b' loops.qat-like.1.x_bound 1.05
 # by Little's law: four hundred in flight instead of one hundred
 holds "loops take turns" 'a >= 2 * b' loops.device.4.p50_us loops.device.1.p50_us
 holds "loops share one device" 'a <= b' loops.device.8.x_first 1.1
