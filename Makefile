@@ -39,7 +39,7 @@ AREAS  = sim sim-bugs torture model fuzz soak coverage mutation sanitizers testi
 AREA   = CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' bash tests/area.sh
 
 .DELETE_ON_ERROR:
-.PHONY: all build setup demo test bench install uninstall format check-format clean help programs tests $(AREAS)
+.PHONY: all build setup demo test bench bench-device calibrate install uninstall format check-format clean help programs tests $(AREAS)
 
 all: build
 
@@ -110,6 +110,17 @@ bench: ## print what things cost on this machine
 	@$(SETUP) --check build
 	@$(MAKE) $(SUB) build/bench/core
 	@build/bench/core
+
+bench-device: ## the evaluation with emulated devices: build/bench/device-report/report.md. Some minutes; OPS=N
+	@$(SETUP) bench-device
+	@$(MAKE) $(SUB) build/bench/device
+	@build/bench/device $(if $(OPS),--ops $(OPS))
+	@python3 tools/device_report.py
+
+calibrate: ## measure from which sizes offloading pays here; tables, plots and a policy in build/calibrate
+	@$(SETUP) build calibrate
+	@$(MAKE) $(SUB) build/tools/calibrate
+	@build/tools/calibrate
 
 install: ## copy offload.h to PREFIX/include (default /usr/local), below DESTDIR
 	$(INSTALL) -d '$(DESTDIR)$(PREFIX)/include'

@@ -10,7 +10,7 @@ usage: sh tools/setup.sh [--check] [GROUP]...
   build       headers and libraries of the examples and benchmarks
   demo        build, and the tools that `make demo` uses
   test        build, and the compilers, libraries and tools that `make test` uses
-  sim torture model fuzz coverage mutation sanitizers soak
+  sim torture model fuzz coverage mutation sanitizers soak bench-device calibrate
               what the make target of that name uses
   --check     only say what is missing and how to install it; exit 1 if anything is
   --help      this text
@@ -28,7 +28,8 @@ for word in "$@"; do
     case $word in
     --check) install=0 ;;
     --help | -h) usage; exit 0 ;;
-    build | demo | test | sim | torture | model | fuzz | coverage | mutation | sanitizers | soak)
+    build | demo | test | sim | torture | model | fuzz | coverage | mutation | sanitizers | soak | \
+        bench-device | calibrate)
         groups="$groups $word"
         ;;
     *) echo "setup.sh: unknown argument '$word'; see sh tools/setup.sh --help" >&2; exit 2 ;;
@@ -151,7 +152,7 @@ look() {
         missing "a C compiler: $cc can't compile a program" "gcc libc6-dev" "gcc glibc-devel" "gcc glibc"
         return # what else is missing shows when there is one
     fi
-    wants build demo test coverage mutation sanitizers soak torture fuzz && need_libraries
+    wants build demo test coverage mutation sanitizers soak torture fuzz bench-device calibrate && need_libraries
     if wants demo test coverage mutation; then
         need_tool curl curl curl curl
         need_tool wrk wrk wrk wrk
@@ -159,10 +160,10 @@ look() {
     if wants demo test; then
         need_tool taskset util-linux util-linux util-linux
     fi
-    if wants demo test soak coverage mutation fuzz sim torture; then
+    if wants demo test soak coverage mutation fuzz sim torture bench-device; then
         need_tool python3 python3 python3 python
     fi
-    if wants demo soak; then
+    if wants demo soak bench-device calibrate; then
         need_tool gnuplot gnuplot-nox gnuplot gnuplot
     fi
     if wants test sanitizers; then
