@@ -900,6 +900,291 @@ bug("fork_without_timer", "a guest's timerfd is the parent's in the child of a f
     """    if (fresh[2] >= 0 && loop->timerfd < 0) loop->timerfd = fresh[2];
 """)
 
+# ---- sliced, steps
+
+bug("slice_endless", "a slice goes on until the operation is done",
+    """    while (r == OL_MORE && now - begin < loop->desc.slice_ns) {
+        r = ol__step""",
+    """    while (r == OL_MORE) {
+        r = ol__step""")
+
+bug("slice_of_one_step", "a slice is over after one step, however short",
+    """    while (r == OL_MORE && now - begin < loop->desc.slice_ns) {
+        r = ol__step(s->exec, op, s->first);
+        s->first = 0;
+        now = OL_SYS_NOW();
+    }
+""",
+    """    if (r == OL_MORE) {
+        r = ol__step(s->exec, op, s->first);
+        s->first = 0;
+        now = OL_SYS_NOW();
+    }
+""")
+
+bug("slice_at_once", "what is not done is sliced again before anything else",
+    """    if (r == OL_MORE) {
+        ol__push(&loop->ready[ol__op_class(op)], ol__item_op(op));
+        return;
+    }
+    op->result = r;
+""",
+    """    if (r == OL_MORE) {
+        ol__queue *q = &loop->ready[ol__op_class(op)];
+        ol__item_set_next(ol__item_op(op), q->head);
+        q->head = ol__item_op(op);
+        if (!q->tail) q->tail = q->head;
+        return;
+    }
+    op->result = r;
+""")
+
+bug("slice_side_by_side", "a second operation of a class begins while one is under way",
+    """    if (s->op) {
+        ol__push(&s->waiting, ol__item_op(op));
+        s->waiting_n++;
+    } else {""",
+    """    if (s->op && s->waiting_n) {
+        ol__push(&s->waiting, ol__item_op(op));
+        s->waiting_n++;
+    } else {""")
+
+bug("slice_line_turned", "who came last is sliced next",
+    """        ol__push(&s->waiting, ol__item_op(op));
+        s->waiting_n++;
+""",
+    """        ol__item_set_next(ol__item_op(op), s->waiting.head);
+        s->waiting.head = ol__item_op(op);
+        if (!s->waiting.tail) s->waiting.tail = s->waiting.head;
+        s->waiting_n++;
+""")
+
+bug("slice_stops_late", "an operation that waits to be sliced is not stopped before its turn",
+    """        if (!ol__unlink(&s->waiting, ol__item_op(op))) return;
+        s->waiting_n--;
+""",
+    """        if (s->waiting_n != 1 || !ol__unlink(&s->waiting, ol__item_op(op))) return;
+        s->waiting_n--;
+""")
+
+bug("slice_not_stopped", "an operation under way in slices doesn't notice that it is to stop",
+    """r = op->flags_ & (OL__OP_CANCEL | OL__OP_EXPIRED) ? -ECANCELED : OL_MORE;""",
+    """r = OL_MORE;""")
+
+bug("slice_line_forgotten", "the next operation is not begun when one in slices was stopped",
+    """    if (s->waiting_n) {
+        s->waiting_n--;
+        ol__slice_begin""",
+    """    if (s->waiting_n && r != -ECANCELED) {
+        s->waiting_n--;
+        ol__slice_begin""")
+
+bug("slice_files", "a file operation, which may block, is sliced",
+    """ || (mode == OL_SLICED && op->kind == OL_OP_FILE)) {""",
+    """) {""")
+
+bug("fork_stops_slices", "what is being sliced is stopped in the child of a fork",
+    """if (op->state_ == OL__FINISHED || op->state_ == OL__SLICING) continue;""",
+    """if (op->state_ == OL__FINISHED) continue;""")
+
+bug("step_result_lost", "of a call in steps that runs in one go the first step is taken for all",
+    """        if (r == OL_MORE && op->format == OL_STEPS) return r;
+""",
+    """        if (r == OL_MORE && op->format == OL_STEPS && x->piece != OL_SYS_PIECE) return r;
+""")
+
+bug("step_too_many", "a step too many",
+    """    for (int first = 1; (r = ol__step(x, op, first)) == OL_MORE;) first = 0;
+""",
+    """    for (int first = 1; (r = ol__step(x, op, first)) == OL_MORE;) first = 0;
+    if (op->kind == OL_OP_CALL && op->format == OL_STEPS) (void)ol__step(x, op, 0);
+""")
+
+bug("step_begins_anew", "a checksum begins anew with each step",
+    """        if (first) x->check = op->u.crc;
+""",
+    """        x->check = op->u.crc;
+        (void)first;
+""")
+
+# ---- auto
+
+bug("auto_dearest", "auto takes the dearest way",
+    """        if (cost[way] < cost[best]) best = way;
+""",
+    """        if (cost[way] > cost[best]) best = way;
+""")
+
+bug("auto_never_again", "auto never tries another way again",
+    """    if (cell->probe == 0 && (ol__op_class""",
+    """    if (cell->interval == 0 && (ol__op_class""")
+
+bug("auto_file_here", "auto runs what may block on the loop",
+    """    if (op->kind == OL_OP_FILE) return OL_ASYNC; /* what may block has no choice */
+""",
+    "")
+
+bug("auto_spins_for_batch", "auto spins for batch work",
+    """spin && alone && ol__op_class(op) == OL_LATENCY ? 3 : 2;""",
+    """spin && alone ? 3 : 2;""")
+
+bug("auto_spins_with_others", "auto spins while other latency-critical work is out",
+    """spin && alone && ol__op_class(op) == OL_LATENCY ? 3 : 2;""",
+    """spin && ol__op_class(op) == OL_LATENCY ? 3 : 2;""")
+
+bug("auto_never_sliced", "what auto keeps on the loop is never sliced",
+    """    if (way == OL__HERE && (here > 0 ? here""",
+    """    if (way == OL__HERE && !here && (here > 0 ? here""")
+
+bug("stall_unseen", "auto goes on with a backend that completes nothing",
+    """    const int stalled = ol__in_flight(lane) && loop->now""",
+    """    const int stalled = !ol__in_flight(lane) && loop->now""")
+
+bug("stall_too_early", "auto avoids a backend that has had nothing to do",
+    """        lane->progress = loop->now;
+        lane->work = 0;""",
+    """        lane->work = 0;""")
+
+bug("stall_for_ever", "auto never tries a backend again that has stalled",
+    """    if (lane->shun_left) {
+        lane->shun_left--;
+        return 1;
+    }
+""",
+    """    if (lane->shun) return 1;
+""")
+
+bug("stall_goes_on", "a backend that completes something is avoided all the same",
+    """            if (got[i]->result != -ECANCELED) lane->shun = 0;
+            else if""",
+    """            if""")
+
+# ---- one queue
+
+bug("one_queue_of_lines", "a queue for all is filled by each class and sort",
+    """    return ol__in_flight(lane) + (which & OL__OF_BATCH""",
+    """    return lane->line[which].in_flight + (which & OL__OF_BATCH""")
+
+bug("reserve_taken", "batch work takes the places that are kept for latency-critical work",
+    """(which & OL__OF_BATCH ? lane->channel.reserve : 0) < lane->channel.depth;""",
+    """0 * which < lane->channel.depth;""")
+
+bug("reserve_for_nobody", "latency-critical work doesn't get the places that are kept for it",
+    """(which & OL__OF_BATCH ? lane->channel.reserve : 0) < lane->channel.depth;""",
+    """(which < 4 ? lane->channel.reserve : 0) < lane->channel.depth;""")
+
+bug("reserve_of_all", "a reserve as large as the depth leaves no place for batch work",
+    """    if (c->reserve >= c->depth) c->reserve = c->depth - 1;
+""",
+    "")
+
+bug("one_queue_without_calls", "calls don't count in a queue for all",
+    """    return n + lane->line[OL__CALLS].in_flight + lane->line[OL__CALLS + OL__OF_BATCH].in_flight;
+""",
+    """    return n;
+""")
+
+# ---- figures
+
+bug("sample_kept", "the place of a sample is lost where its operation runs in software after all",
+    """    ol__sample_drop(loop, op);
+    ol__op_software(loop, op, why);
+    ol__op_finish(loop, op);
+""",
+    """    op->sample_ = 0;
+    ol__op_software(loop, op, why);
+    ol__op_finish(loop, op);
+""")
+
+bug("sample_kept_by_stopped", "the place of a stopped operation's sample is lost",
+    """    ol__sample_free(loop, op);
+    if (op->result == -ECANCELED) return; /* it says nothing of the work */
+""",
+    """    if (op->result == -ECANCELED) return; /* it says nothing of the work */
+    ol__sample_free(loop, op);
+""")
+
+bug("sample_of_stopped", "the times of a stopped operation count",
+    """    if (op->result == -ECANCELED) return; /* it says nothing of the work */
+""",
+    "")
+
+bug("sample_one_more", "one operation more than asked for stays without times",
+    """    if (++loop->sampled < loop->desc.sample) return 0;
+""",
+    """    if (loop->sampled++ < loop->desc.sample) return 0;
+""")
+
+bug("cell_next", "an operation of 256 bytes counts among the smaller ones",
+    """    return bytes < 256 ? 0 :""",
+    """    return bytes <= 256 ? 0 :""")
+
+bug("cell_mode", "who waits longer than he may spin counts as one who has spun",
+    """    if (op->mode == OL_SYNC) op->mode = OL_ASYNC;
+""",
+    """    if (op->mode == OL_SYNC) ol__cell_of(loop, op->kind, ol__op_class(op), op->len)->n[OL_SYNC]++;
+    if (op->mode == OL_SYNC) op->mode = OL_ASYNC;
+""")
+
+bug("why_of_cached", "what was answered from the cache isn't counted",
+    """    ol__op_counted(co->loop, op);
+    ol__co_result(co, op);
+    return ol__give(co, 1 + ol__op_cost(op) / 8);
+""",
+    """    ol__co_result(co, op);
+    return ol__give(co, 1 + ol__op_cost(op) / 8);
+""")
+
+bug("waited_uncounted", "the time in the kernel is not counted where no event comes",
+    """    loop->stats.waited_ns += (uint64_t)(loop->polled - before);
+""",
+    """    if (n > 0) loop->stats.waited_ns += (uint64_t)(loop->polled - before);
+""")
+
+bug("histogram_range", "a time is looked for one range too low",
+    """        if (h->n[i] >= left) return (int64_t)ol__least(upper, h->max);
+""",
+    """        if (h->n[i] >= left) return (int64_t)ol__least(i > 16 ? upper - ((uint64_t)1 << shift) : upper, h->max);
+""")
+
+bug("dump_one_too_few", "the dump leaves out the last reason",
+    """    for (uint32_t i = OL_WHY_RULE; i <= OL_WHY_STALLED; i++) {
+        ol_op op;""",
+    """    for (uint32_t i = OL_WHY_RULE; i < OL_WHY_STALLED; i++) {
+        ol_op op;""")
+
+bug("pool_asleep", "a pool is said to sleep when one of its workers does",
+    """    return ol__pool_sleepers(pool) >= OL_SYS_LOAD(&pool->started, OL_SYS_RELAXED);
+""",
+    """    return ol__pool_sleepers(pool) > 0;
+""")
+
+# ---- policies as text
+
+bug("print_thousands", "2,048 bytes are printed as 2M",
+    """    ol__say(out, "%llu%s", (unsigned long long)(n >> shift), shift == 20 ? "M" : shift ? "K" : "");
+""",
+    """    ol__say(out, "%llu%s", (unsigned long long)(n >> shift), shift ? "M" : "");
+""")
+
+bug("print_one_size", "a range of one size is printed without its end",
+    """        if (r->max != r->min || !r->max) ol__say(&out, "-");
+""",
+    """        ol__say(&out, "-");
+""")
+
+bug("print_when_full", "what to do when the backend is full is printed for batch as for latency-critical work",
+    """                ol__full_names[r->full]);
+""",
+    """                ol__full_names[r->full || r->cls != OL_BATCH ? r->full : (uint8_t)OL_FULL_WAIT]);
+""")
+
+bug("print_stops", "what has no room in the buffer isn't counted",
+    """    if (n > 0) out->at += (size_t)n;
+""",
+    """    if (n > 0) out->at += room && (size_t)n > room ? room : (size_t)n;
+""")
+
 
 def plant(text, chosen):
     """The text with the bug in it; chosen None: none of them, all are only looked for."""
