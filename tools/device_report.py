@@ -323,8 +323,8 @@ def section_conditions(f):
 
 
 def gnuplot(directory, name, script):
-    text = (f"set terminal pngcairo size 1100,620 font 'sans,11'\nset output '{os.path.join(directory, name)}'\n"
-            "set grid\nset rmargin 4\n" + script)
+    text = (f"set terminal pngcairo size 1100,680 font 'sans,11'\nset output '{os.path.join(directory, name)}'\n"
+            "set grid\nset rmargin 6\nset key below\n" + script)
     done = subprocess.run(["gnuplot"], input=text, text=True, capture_output=True, check=False)
     if done.returncode:
         print(f"device_report.py: no plot {name}: gnuplot said: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
@@ -340,7 +340,7 @@ def plot_bars(f, directory):
     lines = [f"$d using {i + 2}:xtic(1) title '{TITLES[p]}' linecolor rgb '{COLOURS[i]}'" for i, p in enumerate(found)]
     script = (data + "set title 'Throughput relative to software (ISA-L level 1); emulated device'\nset style data histogram\n"
               "set style fill solid\nset yrange [0:*]\nset ylabel 'times software'\nset xtics rotate by -20\n"
-              "set key outside right top\nplot " + ", ".join(lines) + ", 1 with lines linecolor rgb '#000000' notitle\n")
+              "plot " + ", ".join(lines) + ", 1 with lines linecolor rgb '#000000' notitle\n")
     return ["bars.png"] if gnuplot(directory, "bars.png", script) else []
 
 
@@ -349,7 +349,7 @@ def plot_cdf(directory, name):
     lines = [f"'{path}' using 1:2 with lines linewidth 2 linecolor rgb '{COLOURS[i]}' title '{TITLES[p]}'"
              for i, (p, path) in enumerate(files) if os.path.exists(path)]
     script = (f"set title 'Latency of a request, {name}, 100 at a time; emulated device'\nset xlabel 'us'\nset logscale x\n"
-              "set ylabel 'share of the requests'\nset yrange [0:1]\nset key outside right bottom\nplot " + ", ".join(lines) + "\n")
+              "set ylabel 'share of the requests'\nset yrange [0:1]\nplot " + ", ".join(lines) + "\n")
     return [f"cdf-{name}.png"] if lines and gnuplot(directory, f"cdf-{name}.png", script) else []
 
 
@@ -367,7 +367,7 @@ def plot_mixed(f, directory):
     ticks = "set xtics (" + ", ".join(f"'{load}' {110 if load == 'saturated' else load}" for load in LOADS) + ")\n"
     alone = f("mixed.auto.0.latency_p99_us") + f("mixed.batch_service_us")
     script = (data + ticks + "set multiplot layout 2,1 title 'Latency-critical and batch requests in one program; emulated device'\n"
-              "set key outside right top\nset logscale y\nset ylabel 'p99, latency-critical, us'\nset xlabel 'batch load, % of the device'\n"
+              "set logscale y\nset ylabel 'p99, latency-critical, us'\nset xlabel 'batch load, % of the device'\n"
               "plot " + ", ".join(upper) + f", {alone} with lines dashtype 2 linecolor rgb '#000000' title 'alone + one batch service'\n"
               "unset logscale y\nset yrange [0:*]\nset ylabel 'batch, thousands/s'\nplot " + ", ".join(lower) + "\nunset multiplot\n")
     return ["mixed.png"] if gnuplot(directory, "mixed.png", script) else []

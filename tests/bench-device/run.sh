@@ -161,8 +161,9 @@ if command -v python3 >/dev/null; then
         env PATH=/nowhere "$python" tools/device_report.py --input "$f" --output "$out/device-report"
     # a target that is missed is said to be missed
     sed 's/^\(device.8k.sync.p50_us\t\)[^\t]*/\1999/; s/^\(device.decision_ns\t\)[^\t]*/\199/' "$f" >"$out/worse.tsv"
-    status "a median that is missed" 0 '^not reached +8 KB: the median of sync' $report --input "$out/worse.tsv" --output "$out/device-report"
-    status "a decision that is too slow" 0 "^not reached +auto's decision" $report --input "$out/worse.tsv" --output "$out/device-report"
+    mkdir -p "$out/worse"
+    status "a median that is missed" 0 '^not reached +8 KB: the median of sync' $report --input "$out/worse.tsv" --output "$out/worse"
+    status "a decision that is too slow" 0 "^not reached +auto's decision" $report --input "$out/worse.tsv" --output "$out/worse"
 else
     echo "bench-device: no report without python3 (Debian: apt-get install python3)" >&2
 fi
