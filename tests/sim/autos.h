@@ -145,9 +145,9 @@ static void auto_tries(const scene *s, const task *t, lane_known *l) {
     if (stalls) {
         CHECK("auto", t->op.why != OL_WHY_MEASURED && t->op.why != OL_WHY_SYNC_BOUND && t->op.mode != OL_SYNC);
         CHECK("auto", !l->tried);
-        COUNT(AUTO_TRIED);
     }
     l->tried = stalls;
+    COUNT_IF(AUTO_TRIED, l->avoided);
     if (l->avoided) l->tries++;
     l->streak = 0;
 }

@@ -574,11 +574,10 @@ K_FN int k_release_freed(void) {
     while (sim.freed.next && sim.freed.next != &sim.freed) {
         k_block *b = sim.freed.next;
         const unsigned char *p = (const unsigned char *)(b + 1);
-        size_t i;
 #if defined(K_ASAN)
         __asan_unpoison_memory_region(b + 1, b->size);
 #endif
-        for (i = 0; i < b->size; i++) written |= p[i] != 0xdd;
+        written |= b->size && (p[0] != 0xdd || memcmp(p, p + 1, b->size - 1) != 0); /* each byte is as the one before */
         k_unlink(b);
         free(b);
     }
