@@ -45,7 +45,7 @@ static struct {
     int rounds, quick;
     const char *device, *only, *sizes;
     char output[PATH / 2];
-} want = {30000, 5, 0, "bluefield2-host", NULL, "bench/sizes", "build/bench"};
+} want = {20000, 5, 0, "bluefield2-host", NULL, "bench/sizes", "build/bench"};
 
 static double began;            /* s */
 static ol_emulated_desc preset; /* of want.device */
@@ -709,7 +709,7 @@ static int usage(FILE *to, int status) {
           "Measures what an emulated accelerator would change, on a clock that sees the device's times, beside the "
           "bounds.\n"
           "Writes device.tsv and the folder device-report/; tools/device_report.py makes a report of them.\n"
-          "  --ops N        operations of each cell, 500 to 10,000,000, over all rounds [30000], a third of that\n"
+          "  --ops N        operations of each cell, 500 to 10,000,000, over all rounds [20000], a third of that\n"
           "                 with each of the other devices; the thesis had 10,000\n"
           "  --rounds N     interleaved rounds, 3 to 25 [5]\n"
           "  --quick        900 operations in 3 rounds, and not of everything: for a look, not for figures\n"
