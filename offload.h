@@ -1903,7 +1903,7 @@ struct ol_loop {
     uint32_t gen_seed;
     int64_t now;
     int64_t polled; /* when the kernel was last asked */
-    int64_t slept;  /* ... and when the loop last slept in it */
+    int64_t slept;  /* ... and when the loop last slept in it, or spun */
     uint32_t skipped; /* rounds since then */
     ol__slot *slot;
     uint32_t slots;
@@ -4687,6 +4687,11 @@ static void ol__op_software(ol_loop *loop, ol_op *op, uint8_t why) {
     if (count) ol__times_add(loop, op, -1, ns, ns);
 }
 
+/* Takes an operation's part from the work that a lane has in flight. */
+static void ol__unload(ol__lane *lane, const ol__cell *cell) {
+    lane->work = lane->work > cell->service ? lane->work - cell->service : 0;
+}
+
 /* A request to stop: what waits here ends at once, what a backend has it may give back. */
 static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
     ol__lane *lane = &loop->lane[op->where];
@@ -4709,10 +4714,12 @@ static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
     const int there = ol__unlink(staged ? &line->staged : &line->parked, ol__item_op(op));
     OL__CHECK(there, "an operation that its line doesn't know");
     (void)there;
-    if (staged)
+    if (staged) {
         line->in_flight--;
-    else
+        ol__unload(lane, ol__cell_of(loop, op->kind, ol__op_class(op), op->len));
+    } else {
         line->parked_n--;
+    }
     op->result = -ECANCELED;
     ol__op_finish(loop, op);
 }
@@ -4732,8 +4739,10 @@ static int ol__has_room(const ol__lane *lane, uint32_t which) {
 }
 
 /* One that was to be offloaded, and can't be. */
-static void ol__op_here(ol_loop *loop, ol__line *line, ol_op *op, uint8_t why) {
+static void ol__op_here(ol_loop *loop, ol__lane *lane, ol__line *line, ol_op *op, uint8_t why) {
     line->in_flight--;
+    ol__unload(lane, ol__cell_of(loop, op->kind, ol__op_class(op), op->len));
+    if (!op->sample_ && loop->sampled) loop->sampled--; /* it counts where it runs */
     ol__sample_drop(loop, op);
     ol__op_software(loop, op, why);
     ol__op_finish(loop, op);
@@ -5005,7 +5014,7 @@ static void ol__put_back(ol__line *line, ol_op *op) {
 }
 
 /* What the backend did not take: it waits at the head of its line, or runs here if its rule would rather have that. */
-static void ol__refused(ol_loop *loop, ol__line *line, ol_op **burst, int n) {
+static void ol__refused(ol_loop *loop, ol__lane *lane, ol__line *line, ol_op **burst, int n) {
     for (int i = n; i-- > 0;) {
         if (burst[i]->flags_ & OL__OP_ELSE_HERE) continue;
         if (burst[i]->why != OL_WHY_PARKED && burst[i]->why != OL_WHY_SYNC_BOUND) loop->stats.parked++; /* once */
@@ -5013,7 +5022,7 @@ static void ol__refused(ol_loop *loop, ol__line *line, ol_op **burst, int n) {
         ol__put_back(line, burst[i]);
     }
     for (int i = 0; i < n; i++)
-        if (burst[i]->flags_ & OL__OP_ELSE_HERE) ol__op_here(loop, line, burst[i], OL_WHY_FULL);
+        if (burst[i]->flags_ & OL__OP_ELSE_HERE) ol__op_here(loop, lane, line, burst[i], OL_WHY_FULL);
 }
 
 /* Submits what is staged, in bursts. What the backend doesn't take stays first in line. */
@@ -5035,10 +5044,10 @@ static void ol__flush_line(ol_loop *loop, ol__lane *lane, ol__line *line) {
         if (k < 0) { /* it can't work at all (threads that don't start, say): nothing may be lost */
             while (n) ol__put_back(line, burst[--n]);
             ol__log(loop, 1, "a backend refused operations: they run in software");
-            while (q->head) ol__op_here(loop, line, ol__item_to_op(ol__pop(q)), OL_WHY_FAILED);
+            while (q->head) ol__op_here(loop, lane, line, ol__item_to_op(ol__pop(q)), OL_WHY_FAILED);
             return;
         }
-        ol__refused(loop, line, burst + k, n - k);
+        ol__refused(loop, lane, line, burst + k, n - k);
         if (k < n) return;
     }
 }
@@ -5051,7 +5060,7 @@ static void ol__flush(ol_loop *loop) {
 /* It is off the backend's hands; how long that took is kept, where the backend says so. */
 static void ol__served(ol_loop *loop, ol__lane *lane, const ol_op *op) {
     ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
-    lane->work = lane->work > cell->service ? lane->work - cell->service : 0;
+    ol__unload(lane, cell);
     if (op->service_ns) ol__average(&cell->service, (float)op->service_ns, op->why == OL_WHY_PROBE);
 }
 
@@ -6374,7 +6383,10 @@ static int ol__spin(ol_loop *loop, int64_t time, int *events) {
     const int64_t end = ol__after(loop->now, time);
     do {
         for (int i = 0; i < 64; i++) {
-            if (ol__work_waits(loop)) return 1;
+            if (ol__work_waits(loop)) {
+                loop->slept = ol__refresh(loop); /* it has looked until now */
+                return 1;
+            }
             OL_SYS_PAUSE();
         }
         if (ol__refresh(loop) - loop->polled >= OL__KERNEL_NS && (*events = ol__ask_kernel(loop, 0)) != 0) return 1;

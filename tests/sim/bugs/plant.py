@@ -623,9 +623,12 @@ bug("timeout_abandons", "an operation's timeout completes it although a backend 
 
 bug("cancel_loses", "an operation that is cancelled while it waits for room never completes",
     """        line->parked_n--;
+    }
     op->result = -ECANCELED;
 """,
-    """        line->parked_n--, op->state_ = OL__BACKEND;
+    """        line->parked_n--;
+        op->state_ = OL__BACKEND;
+    }
     if (!staged) return;
     op->result = -ECANCELED;
 """)
@@ -651,7 +654,7 @@ bug("refused_dropped", "what a backend doesn't take of a burst is lost",
 """)
 
 bug("failed_dropped", "what waits for a backend that fails is lost",
-    """            while (q->head) ol__op_here(loop, line, ol__item_to_op(ol__pop(q)), OL_WHY_FAILED);
+    """            while (q->head) ol__op_here(loop, lane, line, ol__item_to_op(ol__pop(q)), OL_WHY_FAILED);
 """,
     """            while (q->head) (void)ol__pop(q);
 """)
