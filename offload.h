@@ -6021,13 +6021,46 @@ static void ol__device_close(void *channel) {
     OL_SYS_FREE(c);
 }
 
-/* The numbers of a desc: member, type, whether its default is another than 0, the most that it may be. A seed has 53
-   bits, which a double can hold. */
-#define OL__DEVICE_NUMBERS(X)                                                                                          \
-    X(engines, uint32_t, 1, 64) X(depth, uint32_t, 1, 65536) X(reserve, uint32_t, 1, 65535) X(order, uint32_t, 0, 1)   \
-    X(setup_ns, int64_t, 0, 1e12) X(burst_ns, int64_t, 0, 1e12) X(latency_ns, int64_t, 0, 1e12)                        \
-    X(engine_ns, int64_t, 0, 1e12) X(bytes_per_s, double, 0, 1e18) X(exponent, double, 1, 4) X(jitter, double, 0, 1)   \
-    X(faults, double, 0, 1) X(corrupts, double, 0, 1) X(hangs, double, 0, 1) X(seed, uint64_t, 1, 9007199254740992.0)
+/* The numbers of a desc: where, which type, whether its default is another than 0, the most that it may be. A seed has
+   53 bits, which a double can hold. */
+enum { OL__U32, OL__I64, OL__U64, OL__F64 };
+static const struct ol__device_field {
+    const char *name;
+    size_t at;
+    int type, filled;
+    double most;
+} ol__device_fields[] = {
+#define OL__FIELD(member, type, filled, most) {#member, offsetof(ol_emulated_desc, member), type, filled, most}
+    OL__FIELD(engines, OL__U32, 1, 64),         OL__FIELD(depth, OL__U32, 1, 65536),
+    OL__FIELD(reserve, OL__U32, 1, 65535),      OL__FIELD(order, OL__U32, 0, 1),
+    OL__FIELD(setup_ns, OL__I64, 0, 1e12),      OL__FIELD(burst_ns, OL__I64, 0, 1e12),
+    OL__FIELD(latency_ns, OL__I64, 0, 1e12),    OL__FIELD(engine_ns, OL__I64, 0, 1e12),
+    OL__FIELD(bytes_per_s, OL__F64, 0, 1e18),   OL__FIELD(exponent, OL__F64, 1, 4),
+    OL__FIELD(jitter, OL__F64, 0, 1),           OL__FIELD(faults, OL__F64, 0, 1),
+    OL__FIELD(corrupts, OL__F64, 0, 1),         OL__FIELD(hangs, OL__F64, 0, 1),
+    OL__FIELD(seed, OL__U64, 1, 9007199254740992.0)
+#undef OL__FIELD
+};
+enum { OL__DEVICE_FIELDS = sizeof ol__device_fields / sizeof *ol__device_fields };
+
+static double ol__device_get(const ol_emulated_desc *d, const struct ol__device_field *f) {
+    const void *p = (const char *)d + f->at;
+    switch (f->type) {
+    case OL__U32: return (double)*(const uint32_t *)p;
+    case OL__I64: return (double)*(const int64_t *)p;
+    case OL__U64: return (double)*(const uint64_t *)p;
+    default: return *(const double *)p;
+    }
+}
+static void ol__device_set(ol_emulated_desc *d, const struct ol__device_field *f, double v) {
+    void *p = (char *)d + f->at;
+    switch (f->type) {
+    case OL__U32: *(uint32_t *)p = (uint32_t)v; break;
+    case OL__I64: *(int64_t *)p = (int64_t)v; break;
+    case OL__U64: *(uint64_t *)p = (uint64_t)v; break;
+    default: *(double *)p = v;
+    }
+}
 enum { OL__DEVICE_KINDS = 1 << OL_OP_CALL | 1 << OL_OP_CRC32 | 1 << OL_OP_DEFLATE | 1 << OL_OP_INFLATE };
 
 static int ol__device_error(const char *member, const char *what) {
@@ -6036,10 +6069,10 @@ static int ol__device_error(const char *member, const char *what) {
     ol__last_error = text;
     return -EINVAL;
 }
-static int ol__device_range(const char *member, double value, double most) {
+static int ol__device_range(const struct ol__device_field *f, double value) {
     char what[48];
-    snprintf(what, sizeof what, "must be at most %.16g", most);
-    return value >= 0 && value <= most ? 0 : ol__device_error(member, value < 0 ? "must not be negative" : what);
+    snprintf(what, sizeof what, "must be at most %.16g", f->most);
+    return value >= 0 && value <= f->most ? 0 : ol__device_error(f->name, value < 0 ? "must not be negative" : what);
 }
 
 /* Checks the desc and puts the defaults in. */
@@ -6049,10 +6082,8 @@ static int ol__device_check(ol_emulated_desc *d) {
     if (!memchr(d->name, 0, sizeof d->name) || strpbrk(d->name, " \t\r\n#"))
         return ol__device_error("name", "must be a word of at most 15 characters");
     if (d->kinds & ~(uint32_t)OL__DEVICE_KINDS) return ol__device_error("kinds", "are call, crc32, deflate, inflate");
-#define OL__CHECK_NUMBER(member, type, filled, most)                                                                   \
-    if (ol__device_range(#member, (double)d->member, most) < 0) return -EINVAL;
-    OL__DEVICE_NUMBERS(OL__CHECK_NUMBER)
-#undef OL__CHECK_NUMBER
+    for (int i = 0; i < OL__DEVICE_FIELDS; i++)
+        if (ol__device_range(&ol__device_fields[i], ol__device_get(d, &ol__device_fields[i])) < 0) return -EINVAL;
     if (!d->kinds) d->kinds = OL__DEVICE_KINDS;
     if (!d->engines) d->engines = 1;
     if (!d->depth) d->depth = 128;
@@ -6101,17 +6132,16 @@ static int ol__device_assign(ol_emulated_desc *d, const char *name, const char *
     }
     if (!strcmp(name, "kinds"))
         return ol__device_kinds(text, &d->kinds) ? 0 : ol__device_error(name, "must be of call,crc32,deflate,inflate");
-#define OL__ASSIGN_NUMBER(member, type, filled, most)                                                                  \
-    if (!strcmp(name, #member)) {                                                                                      \
-        if (!number) return ol__device_error(name, "must be a number, as 12, 0.5 or 1.5e9");                           \
-        if (filled && v == 0) return ol__device_error(name, "must not be 0: leave it out for its default");            \
-        if (ol__device_range(name, v, most) < 0) return -EINVAL;                                                       \
-        if ((double)(type)v != v) return ol__device_error(name, "must be a whole number");                             \
-        d->member = (type)v;                                                                                           \
-        return 0;                                                                                                      \
+    for (int i = 0; i < OL__DEVICE_FIELDS; i++) {
+        const struct ol__device_field *f = &ol__device_fields[i];
+        if (strcmp(name, f->name) != 0) continue;
+        if (!number) return ol__device_error(name, "must be a number, as 12, 0.5 or 1.5e9");
+        if (f->filled && v == 0) return ol__device_error(name, "must not be 0: leave it out for its default");
+        if (ol__device_range(f, v) < 0) return -EINVAL;
+        if (f->type != OL__F64 && v != (double)(int64_t)v) return ol__device_error(name, "must be a whole number");
+        ol__device_set(d, f, v);
+        return 0;
     }
-    OL__DEVICE_NUMBERS(OL__ASSIGN_NUMBER)
-#undef OL__ASSIGN_NUMBER
     return ol__device_error(name, "is not a member that text can set");
 }
 
