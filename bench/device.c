@@ -641,14 +641,15 @@ static void sweep(const char *part, const char *const *names, int n, struct cell
     }
 }
 
+static ol_emulated_desc swept; /* the device of these */
 static struct cell polling_cell(int k) {
     static const int64_t ns[] = {50, 100, 250, 500, 1000, 2500, 5000, 10000};
-    struct cell c = cell_of(&workload[CACHE1], ASYNC, &preset);
+    struct cell c = cell_of(&workload[CACHE1], ASYNC, &swept);
     c.poll_ns = ns[k];
     return c;
 }
 static struct cell dequeue_cell(int k) {
-    struct cell c = cell_of(&workload[CACHE1], ASYNC, &preset);
+    struct cell c = cell_of(&workload[CACHE1], ASYNC, &swept);
     c.poll_ns = 1000;
     c.dequeue = 1u << k;
     return c;
@@ -661,9 +662,8 @@ static struct cell depth_cell(int k) {
     d.reserve = 0;
     return c;
 }
-static ol_emulated_desc loops_device;
 static struct cell loops_cell(int k) {
-    struct cell c = cell_of(&workload[CACHE1], ASYNC, &loops_device);
+    struct cell c = cell_of(&workload[CACHE1], ASYNC, &swept);
     c.loops = 1 << k;
     c.ops *= (uint64_t)(c.loops < want.rounds ? c.loops : want.rounds); /* no more than there is room for */
     return c;
@@ -671,14 +671,19 @@ static struct cell loops_cell(int k) {
 static void part_sweeps(void) {
     static const char *const polling[] = {"50ns", "100ns", "250ns", "500ns", "1000ns", "2500ns", "5000ns", "10000ns"};
     static const char *const powers[] = {"1", "2", "4", "8", "16", "32", "64", "128"};
-    if (wanted("polling")) sweep("polling", polling, 8, polling_cell, 600);
-    if (wanted("dequeue")) sweep("dequeue", powers, 6, dequeue_cell, 700);
     if (wanted("depth")) sweep("depth", powers, 8, depth_cell, 800);
-    if (!wanted("loops")) return;
-    loops_device = preset;
-    sweep("loops.device", powers, 4, loops_cell, 900);
-    must(ol_emulated_parse("qat-like", &loops_device, NULL, 0) == 0, "ol_emulated_parse");
-    sweep("loops.qat-like", powers, 4, loops_cell, 900);
+    for (int k = 0; k < 2; k++) { /* the second one is faster than a loop */
+        char part[32];
+        const char *const name = k ? "qat-like" : "device";
+        swept = preset;
+        if (k) must(ol_emulated_parse(name, &swept, NULL, 0) == 0, "ol_emulated_parse");
+        snprintf(part, sizeof part, "polling.%s", name);
+        if (wanted("polling")) sweep(part, polling, 8, polling_cell, 600);
+        snprintf(part, sizeof part, "dequeue.%s", name);
+        if (wanted("dequeue")) sweep(part, powers, 6, dequeue_cell, 700);
+        snprintf(part, sizeof part, "loops.%s", name);
+        if (wanted("loops")) sweep(part, powers, 4, loops_cell, 900);
+    }
 }
 
 #include "device_mixed.h"

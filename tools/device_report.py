@@ -262,8 +262,10 @@ def section_grid(f, prefix, title, text, policies, columns=None):
 def section_sweeps(f):
     out = []
     for part, title, text in (
-            ("polling.", "Polling interval", "cache1-like, async; the device is looked at at most so often."),
-            ("dequeue.", "Dequeue batch", "cache1-like, async, polled each microsecond; completions taken at a time."),
+            ("polling.device.", "Polling interval", "cache1-like, async; the device is looked at at most so often."),
+            ("polling.qat-like.", "Polling interval, qat-like", "The same with a device that one loop can't saturate."),
+            ("dequeue.device.", "Dequeue batch", "cache1-like, async, polled each microsecond; completions taken at a time."),
+            ("dequeue.qat-like.", "Dequeue batch, qat-like", "The same with a device that one loop can't saturate."),
             ("depth.", "Queue depth", "cache1-like, async; operations that the device takes from a loop. None is reserved."),
             ("loops.device.", "Several loops, one device", "cache1-like, async; each loop on a simulated core, with its own queue."),
             ("loops.qat-like.", "Several loops, qat-like", "The same with a device that one loop can't saturate.")):
