@@ -4321,7 +4321,7 @@ __attribute__((format(printf, 2, 3))) static void ol__say(ol__out *out, const ch
     va_start(args, format);
     const int n = vsnprintf(room ? out->text + out->at : NULL, room, format, args);
     va_end(args);
-    if (n > 0) out->at += (size_t)n;
+    out->at += (size_t)n; /* with these formats it can't fail */
 }
 
 static void ol__say_bytes(ol__out *out, uint64_t n) {
@@ -4402,8 +4402,7 @@ OL_API void ol_histogram_add(ol_histogram *h, int64_t ns) {
 
 OL_API int64_t ol_histogram_at(const ol_histogram *h, double share) {
     const double want = (share > 0 ? share < 1 ? share : 1 : 0) * (double)h->count * (1 - 1e-12); /* 0.07 * 100 > 7 */
-    uint64_t left = (uint64_t)want;
-    left += (double)left < want || !left;
+    uint64_t left = (uint64_t)want + 1;
     for (uint32_t i = 0; i < OL_HISTOGRAM - 1; left -= h->n[i++]) {
         const uint32_t shift = i < 16 ? 0 : i / 8 - 1;
         const uint64_t upper = ((uint64_t)(i - 8 * shift + 1) << shift) - 1;
@@ -5084,7 +5083,7 @@ static void ol__reap_lane(ol_loop *loop, ol__lane *lane) {
             else if (got[i]->flags_ & OL__OP_EXPIRED) ol__shun(lane);
             ol__op_finish(loop, got[i]);
         }
-        if (n > 0) lane->progress = loop->now;
+        lane->progress = loop->now;
         if (timed) ol__average(&lane->reap_ns, (float)(OL_SYS_NOW() - begin) / (float)n, 0);
     }
     lane->looked = loop->now;
@@ -5187,7 +5186,7 @@ static int ol__file_await(ol_co *co, ol_op *op, uint32_t what) {
     if (!ol__file_try(op)) return ol__op_await(co, op);
     op->why = OL_WHY_CACHE;
     op->mode = OL_SOFTWARE;
-    op->flags_ = (uint8_t)(op->cls ? op->cls : ol__co_class(co));
+    op->flags_ = (uint8_t)ol__co_class(co);
     ol__op_counted(co->loop, op);
     ol__co_result(co, op);
     return ol__give(co, 1 + ol__op_cost(op) / 8);
@@ -5780,7 +5779,7 @@ struct ol__device {
     ol_backend backend;
     char name[16];
     OL_SYS_MUTEX lock; /* all below, and the channels' heaps: a cancel moves up what other loops have submitted */
-    OL_SYS_ATOMIC(uint32_t) forks;
+    uint32_t forks; /* of the process, when it was last used; under ol__fork_lock */
     uint32_t loops;
     ol_emulated_desc desc;
     uint64_t random, number;
@@ -5971,13 +5970,12 @@ static int ol__device_cancel(void *channel, ol_op *op) {
 
 /* In the child of a fork: what the device had in flight is the parent's. */
 static void ol__device_here(ol__device *d) {
-    if (OL_SYS_LOAD(&d->forks, OL_SYS_ACQUIRE) == ol__forks) return;
     OL_SYS_MUTEX_LOCK(&ol__fork_lock);
-    if (OL_SYS_LOAD(&d->forks, OL_SYS_RELAXED) != ol__forks) {
+    if (d->forks != ol__forks) {
         memcpy(&d->lock, &ol__unlocked, sizeof ol__unlocked);
         memset(d->idle, 0, sizeof d->idle);
         d->first = d->last = NULL;
-        OL_SYS_STORE(&d->forks, ol__forks, OL_SYS_RELEASE);
+        d->forks = ol__forks;
     }
     OL_SYS_MUTEX_UNLOCK(&ol__fork_lock);
 }
@@ -6210,7 +6208,7 @@ OL_API int ol_emulated_create(ol_backend **backend, const ol_emulated_desc *desc
     d->random = filled.seed;
     memcpy(d->name, filled.name, sizeof d->name);
     memcpy(&d->lock, &ol__unlocked, sizeof ol__unlocked);
-    OL_SYS_STORE(&d->forks, ol__forks, OL_SYS_RELAXED);
+    d->forks = ol__forks;
     d->backend.version = OL_BACKEND_VERSION;
     d->backend.kinds = filled.kinds;
     d->backend.name = d->name;

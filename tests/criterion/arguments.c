@@ -661,6 +661,8 @@ typedef struct desc_row {
     BAD(dequeue_batch = (1 << 20) + 1)                                                                                 \
     BAD(park_max = (1 << 30) + 1)                                                                                      \
     BAD(spin_ns = -1)                                                                                                  \
+    BAD(slice_ns = -1)                                                                                                 \
+    BAD(stall_ns = -1)                                                                                                 \
     BAD(sync_ns = -1)                                                                                                  \
     BAD(poll_ns = -1)                                                                                                  \
     GOOD(nbackends = 0, d->backends = NULL)                                                                            \

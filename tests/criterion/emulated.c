@@ -567,6 +567,9 @@ Test(emulated, a_desc_out_of_range_is_refused_and_its_member_named) {
     memset((char *)&d + sizeof d.name, 0, sizeof d - sizeof d.name);
     cr_assert_eq(ol_emulated_create(&b, &d), -EINVAL);
     cr_assert(strstr(ol_error(), " name "), "%s", ol_error());
+    memcpy(d.name, "two words", 10);
+    cr_assert_eq(ol_emulated_create(&device, &d), -EINVAL);
+    cr_assert(strstr(ol_error(), " name "), "%s", ol_error());
     cr_assert_eq(ol_emulated_create(NULL, NULL), -EINVAL);
     cr_assert_eq(live, 0);
 }
@@ -601,6 +604,7 @@ Test(emulated, text_that_is_wrong_is_refused_and_the_member_named) {
         {"engines=1.5", "engines must be a whole number"},
         {"engines=", "engines must be a number"},
         {"engines=2x", "engines must be a number"},
+        {"engines=1e0:", "engines must be a number"},
         {"engines=0x2", "engines must be a number"},
         {"engines=+2", "engines must be a number"},
         {"engines=-", "engines must be a number"},
@@ -803,4 +807,38 @@ Test(emulated, after_a_fork_it_is_idle_in_the_child_and_goes_on_in_the_parent) {
     cr_assert_eq(ol_loop_destroy(l), 0, "%s", ol_error());
     cr_assert_eq(ol_emulated_destroy(device), 0);
     cr_assert_eq(live, 0);
+}
+
+Test(emulated, an_empty_output_has_no_bit_that_could_be_wrong) {
+    static char packed[64], out[4];
+    ol_exec *exec = ol_exec_create();
+    ol_op op;
+    const int64_t n = ol_op_exec(exec, ol_prep_deflate(&op, OL_RAW, packed, sizeof packed, "", 0));
+    cr_assert_gt(n, 0);
+    ol_exec_destroy(exec);
+    begin("corrupts=1");
+    cr_assert_eq(submit_to(0, ol_prep_inflate(&op, OL_RAW, out, sizeof out, packed, (uint64_t)n)), 1);
+    cr_assert_eq(poll_of(0), &op);
+    cr_assert_eq(op.result, 0);
+    cr_assert_eq(out[0] | out[1] | out[2] | out[3], 0);
+    end();
+}
+Test(emulated, other_backends_and_missing_arguments_are_refused) {
+    ol_emulated_desc d = parsed("engines=2");
+    ol_backend *pool;
+    cr_assert_eq(ol_threads_create(&pool, NULL), 0);
+    cr_assert_eq(ol_emulated_change(pool, &d), -EINVAL);
+    cr_assert_eq(ol_emulated_change(NULL, &d), -EINVAL);
+    cr_assert_eq(ol_emulated_destroy(pool), -EINVAL);
+    cr_assert_eq(ol_emulated_destroy(NULL), -EINVAL);
+    cr_assert_eq(ol_threads_destroy(pool), 0);
+    cr_assert_eq(ol_emulated_create(NULL, &d), -EINVAL);
+    begin("");
+    cr_assert_eq(ol_threads_destroy(device), -EINVAL);
+    cr_assert_eq(ol_emulated_change(device, NULL), -EINVAL);
+    end();
+    char err[4] = "abc";
+    cr_assert_eq(ol_emulated_parse("engines=3", NULL, err, sizeof err), 0);
+    cr_assert_eq(ol_emulated_parse("engines=0", NULL, err, 0), -EINVAL);
+    cr_assert_str_eq(err, "abc");
 }

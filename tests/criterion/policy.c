@@ -372,3 +372,36 @@ Test(policy, a_loop_with_a_bad_policy_is_not_made_and_says_why) {
     cr_assert_str_eq(where_it_ran(loop, 60000, OL_BATCH), "software");
     cr_assert_eq(ol_loop_destroy(loop), 0);
 }
+
+/* ---- an emulated device on the clock of the system: what it spends passes */
+
+static int64_t emulated_got;
+static int64_t answers(void *arg) { return *(int *)arg; }
+static void uses_the_device(ol_co *co) {
+    static ol_op op;
+    static int forty_two = 42;
+    OL_BEGIN(co);
+    OL_AWAIT(emulated_got, ol_run(co, ol_prep_call(&op, answers, &forty_two)));
+    OL_END(co);
+}
+Test(policy, a_device_on_the_systems_clock_takes_at_least_its_time) {
+    ol_emulated_desc d;
+    ol_backend *device = NULL;
+    ol_loop *loop = NULL;
+    ol_loop_desc l;
+    static ol_co co;
+    struct timespec a, b;
+    memset(&l, 0, sizeof l);
+    cr_assert_eq(ol_emulated_parse("setup_ns=200000 latency_ns=300000", &d, NULL, 0), 0);
+    cr_assert_eq(ol_emulated_create(&device, &d), 0);
+    l.backends = &device, l.nbackends = 1, l.no_pool = 1, l.policy = "call any 0- async device wait";
+    cr_assert_eq(ol_loop_create(&loop, &l), 0, "%s", ol_error());
+    cr_assert_eq(ol_spawn(loop, &co, uses_the_device, 0, 0), 0);
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    cr_assert_eq(ol_loop_run(loop), 0);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    cr_assert_eq(emulated_got, 42);
+    cr_assert_geq((int64_t)(b.tv_sec - a.tv_sec) * 1000000000 + b.tv_nsec - a.tv_nsec, 500000); /* never less */
+    cr_assert_eq(ol_loop_destroy(loop), 0);
+    cr_assert_eq(ol_emulated_destroy(device), 0);
+}
