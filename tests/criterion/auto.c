@@ -419,11 +419,41 @@ Test(automatic, a_device_that_hangs_is_avoided_and_used_again_when_it_is_back) {
             end();
         }
 }
-/* Without: what hangs stays out, and the others notice after desc.stall_ns that nothing comes back. */
+/* Without: what hangs stays out, and after desc.stall_ns the others notice that nothing comes back. */
+static ol_op stuck[2000];
+static int stuck_dones;
+static void on_stuck(ol_loop *l, ol_op *op) { (void)l, (void)op, stuck_dones++; }
+static int64_t at_once(void *arg) { return (void)arg, clock_ns += here_ns, 7; }
+Test(automatic, without_timeouts_only_those_that_try_it_are_stuck) {
+    for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) {
+        int stalled = 0;
+        device_new();
+        begin_auto("wait");
+        goes(1, 1, cls, "fast");
+        dev.hangs = 1;
+        stuck_dones = 0;
+        for (int i = 0; i < 2000; i++) {
+            ol_prep_call(&stuck[i], at_once, NULL)->len = 1000;
+            stuck[i].cls = (uint8_t)cls;
+            cr_assert_eq(ol_submit(loop, &stuck[i], on_stuck), 0);
+            cr_assert_geq(ol_loop_step(loop, 0), 0);
+            clock_ns += loop->desc.stall_ns / 4; /* so the first few don't know yet */
+            stalled += stuck[i].why == OL_WHY_STALLED;
+        }
+        cr_assert(dev.n >= 1 && dev.n <= 16, "%d are stuck", dev.n);
+        cr_assert_geq(stalled, 1950);
+        for (int i = 0; i < 3; i++) cr_assert_geq(ol_loop_step(loop, 0), 0);
+        cr_assert_eq(stuck_dones + dev.n, 2000);
+        dev.hangs = 0;
+        for (int i = 0; i < dev.n; i++) dev.ready_at[i] = clock_ns;
+        goes(1, 1, cls, "back");
+        cr_assert_eq(stuck_dones, 2000);
+        end();
+    }
+}
 static ol_op lost[8];
 static int lost_dones;
 static void on_lost(ol_loop *l, ol_op *op) { (void)l, (void)op, lost_dones++; }
-static int64_t at_once(void *arg) { return (void)arg, 7; }
 Test(automatic, a_device_that_completes_nothing_is_avoided) {
     for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) {
         device_new();
@@ -537,6 +567,12 @@ static void with_neighbour(int cls, int cls_of_neighbour, long ops) {
     run();
     cr_assert_eq(tally.n, ops);
 }
+static void never_measured_sync(void) {
+    ol_cell c;
+    c.size = sizeof c;
+    cr_assert_eq(ol_loop_get_cell(loop, OL_OP_CALL, OL_LATENCY, 1000, &c), 0);
+    cr_assert(!c.n[OL_SYNC] && !c.sync_ns[0] && !c.sync_ns[1] && c.async_ns[0]);
+}
 Test(automatic, it_spins_only_if_nobody_of_its_class_is_ready_or_out) {
     for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) {
         device_new();
@@ -563,6 +599,7 @@ Test(automatic, it_spins_only_if_nobody_of_its_class_is_ready_or_out) {
     load(1, OL_LATENCY, 3000);
     cr_assert_eq(tally.mode[OL_SYNC], 0, "the engine shares the loop's core");
     cr_assert_gt(tally.mode[OL_ASYNC], 2000);
+    never_measured_sync();
     end();
 }
 static long submitted_modes[6];
@@ -577,7 +614,31 @@ Test(automatic, what_is_submitted_with_a_callback_never_spins) {
         run();
     }
     cr_assert(submitted_modes[OL_SYNC] == 0 && submitted_modes[OL_ASYNC] > 1900);
+    never_measured_sync();
     end();
+}
+Test(automatic, what_it_measures_is_what_it_took) {
+    static const int64_t latencies[] = {50, 500, 5000, 15000};
+    for (int tells = 0; tells < 2; tells++)
+        for (size_t i = 0; i < 4; i++) {
+            ol_cell c;
+            device_new();
+            dev.tells = tells;
+            dev.setup = 50, dev.engine = 100, dev.latency = latencies[i];
+            begin_auto("wait");
+            here_ns = 19 * US;
+            load(1, OL_LATENCY, 3000);
+            c.size = sizeof c;
+            cr_assert_eq(ol_loop_get_cell(loop, OL_OP_CALL, OL_LATENCY, 1000, &c), 0);
+            const int64_t takes = 150 + latencies[i];
+            cr_assert(c.here_ns == 19 * US && c.service_ns == (tells ? 100 : 0));
+            cr_assert(c.sync_ns[0] >= takes && c.sync_ns[0] <= takes + takes / 20 + 50, "sync: %lld of %lld",
+                      (long long)c.sync_ns[0], (long long)takes);
+            /* async, the moment at which the loop looked is known to about that of one look */
+            cr_assert(c.async_ns[0] >= takes * 19 / 20 - 50 && c.async_ns[0] <= takes + takes / 20 + 500,
+                      "async: %lld of %lld", (long long)c.async_ns[0], (long long)takes);
+            end();
+        }
 }
 Test(automatic, what_is_longer_than_a_slice_is_sliced) {
     for (int cls = OL_LATENCY; cls <= OL_BATCH; cls++) {
@@ -863,5 +924,31 @@ Test(automatic, an_inflate_that_does_not_match_its_checksum_is_an_error) {
         cr_assert_gt(op.result, 0);
         end();
     }
+    ol_exec_destroy(exec);
+}
+/* A device whose output and trailer are right, but not where it may have them. */
+static uint64_t claims_used;
+static int64_t claims(ol_op *op) { return op->used = claims_used, memset(op->dst, 'x', 100), 100; }
+Test(automatic, an_inflate_must_stay_within_its_buffers) {
+    static uint8_t in[200], plain[100], out[100];
+    static const struct {
+        int from, len, used, cap, right;
+    } is[] = {{0, 60, 60, 100, 1}, {0, 70, 60, 100, 1}, {0, 60, 60, 99, 0}, {56, 60, 4, 100, 0}, {0, 59, 60, 100, 0}};
+    ol_op op;
+    exec = ol_exec_create();
+    memset(plain, 'x', sizeof plain);
+    const int64_t n = ol_op_exec(exec, ol_prep_deflate(&op, OL_GZIP, in + 100, 100, plain, 100));
+    cr_assert_gt(n, 8);
+    memcpy(in + 52, in + 100 + n - 8, 8); /* the trailer */
+    device_new();
+    dev.result = claims;
+    dev.flags |= OL_CHANNEL_VERIFY;
+    begin("any any 0- async device wait");
+    for (size_t i = 0; i < sizeof is / sizeof *is; i++) {
+        claims_used = (uint64_t)is[i].used;
+        ol_prep_inflate(&op, OL_GZIP, out, (uint64_t)is[i].cap, in + is[i].from, (uint64_t)is[i].len);
+        cr_assert_eq(inflated(&op), is[i].right ? 100 : -EIO, "%d", (int)i);
+    }
+    end();
     ol_exec_destroy(exec);
 }

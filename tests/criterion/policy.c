@@ -251,9 +251,15 @@ Test(policy, what_text_can_not_say_is_refused) {
         cr_assert_geq(ol_policy_print(&p, text, sizeof text), 0);
         cr_assert_eq(ol_loop_set_policy(loop, &p), 0);
     }
-    ol_policy p = good;
-    p.n = OL_POLICY_RULES + 1;
-    cr_assert_eq(ol_policy_print(&p, text, sizeof text), -EINVAL);
+    struct {
+        ol_policy p;
+        ol_rule one_more;
+    } large;
+    for (int i = 0; i <= OL_POLICY_RULES; i++)
+        memcpy((char *)&large + offsetof(ol_policy, rule) + (size_t)i * sizeof(ol_rule), &good.rule[0],
+               sizeof(ol_rule));
+    large.p.n = OL_POLICY_RULES + 1;
+    cr_assert_eq(ol_policy_print(&large.p, text, sizeof text), -EINVAL);
     cr_assert_eq(ol_policy_print(NULL, text, sizeof text), -EINVAL);
     cr_assert_eq(ol_policy_print(&good, NULL, 10), -EINVAL);
     cr_assert_eq(ol_loop_destroy(loop), 0);
