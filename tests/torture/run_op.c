@@ -115,6 +115,8 @@ static void ops_device_full(void) {
     ops_device_by("any latency 0- async device software\nany any 0- async device wait", 8);
 }
 static void ops_sync(void) { ops_device_by("any any 0- sync device wait", 2); }
+static void ops_sliced(void) { work_and_end(loop_with(NULL, "any any 0- sliced - -")); }
+static void ops_auto(void) { ops_device_by("any any 0- auto device wait", 2); }
 static void ops_pool_of(uint32_t workers) {
     ol_backend *pool = pool_new(workers, 4);
     if (pool) work_and_end(loop_with(&pool, "any any 0- async threads wait"));
@@ -470,6 +472,8 @@ const struct scenario scenarios_op[] = {
     {"ops_device", ops_device},
     {"ops_device_full", ops_device_full},
     {"ops_sync", ops_sync},
+    {"ops_sliced", ops_sliced},
+    {"ops_auto", ops_auto},
     {"ops_pool", ops_pool},
     {"ops_pool_of_two", ops_pool_of_two},
     {"ops_spin", ops_spin},
