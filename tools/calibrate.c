@@ -199,7 +199,7 @@ static void put_json(struct text *t) {
 }
 
 static unsigned char *make_input(int input) {
-    unsigned char *p = memory(BIGGEST + 1);
+    unsigned char *p = (unsigned char *)memory(BIGGEST + 1);
     struct text t;
     t.at = (char *)p;
     t.end = t.at + BIGGEST;
@@ -231,7 +231,7 @@ struct hashed {
 static struct hashed hashed;
 
 static int64_t hash(void *arg) { /* FNV-1a: what a call stands for here; about 1 ns for each byte */
-    const struct hashed *h = arg;
+    const struct hashed *h = (const struct hashed *)arg;
     uint64_t v = UINT64_C(0xcbf29ce484222325);
     for (uint64_t i = 0; i < h->n; i++) v = (v ^ h->p[i]) * UINT64_C(0x100000001b3);
     return (int64_t)(v >> 1);
@@ -283,7 +283,7 @@ static int measured(int op) { return op == EMPTY || (want.ops >> op & 1); }
 static void make_inputs(void) {
     ol_op op;
     codec = ol_exec_create();
-    output = memory(ol_deflate_bound(BIGGEST));
+    output = (unsigned char *)memory(ol_deflate_bound(BIGGEST));
     if (!codec) fail("out of memory");
     const uint32_t codecs = 1u << OL_OP_DEFLATE | 1u << OL_OP_INFLATE;
     if (!want.ops) want.ops = 1u << OL_OP_CALL | 1u << OL_OP_CRC32 | (has_codec() ? codecs : 0);
@@ -296,7 +296,7 @@ static void make_inputs(void) {
             const int64_t n = ol_op_exec(codec, prepare(&op, OL_OP_DEFLATE, i, k));
             if (n < 0) fail("deflate of %s: %s", input_titles[i], ol_op_error(&op));
             packed_len[i][k] = (uint64_t)n;
-            packed[i][k] = memory((size_t)n);
+            packed[i][k] = (unsigned char *)memory((size_t)n);
             memcpy(packed[i][k], output, (size_t)n);
         }
     }
@@ -472,7 +472,7 @@ static double time_software(int op, int input, int size, int64_t *result) {
         const int64_t t = now_ns();
         for (int i = 0; i < n; i++) *result = ol_op_exec(codec, prepare(&p, op, input, size));
         const double ns = (double)(now_ns() - t) - clock_ns;
-        if (g == 0 && ns < GROUP_NS && n < 1000) {
+        if (g == 0 && ns < (double)GROUP_NS && n < 1000) {
             n = ns < GROUP_NS / 8 ? n * 8 : n * 2;
             continue;
         }
@@ -782,7 +782,7 @@ static double cost(int op, struct choice c, int cls, int round, int input, doubl
     s.metric = TRIP;
     const double trip = curve(&s, input, x);
     s.metric = LOOP;
-    double loop = c.mode == OL_ASYNC ? curve(&s, input, x) : trip > SYNC_NS ? SYNC_NS : trip;
+    double loop = c.mode == OL_ASYNC ? curve(&s, input, x) : trip > (double)SYNC_NS ? (double)SYNC_NS : trip;
     if (c.backend == THREADS && one_cpu && trip - software > loop) loop = trip - software;
     return cost_of(cls, trip, loop) / cost_of(cls, software, software);
 }
@@ -870,7 +870,7 @@ static double rounded(double x) {
     if (x <= 0 || isinf(x)) return x;
     while (unit * 16 <= x) unit *= 2;
     const double r = floor(x / unit + 0.5) * unit;
-    return r < SMALLEST ? SMALLEST : r;
+    return r < (double)SMALLEST ? (double)SMALLEST : r;
 }
 
 static void spread_of(int op, int cls, double limit, struct line *l) {
@@ -927,7 +927,7 @@ static const char *policy_bytes(char *text, size_t len, double bytes) {
 
 static const char *size_text(char *text, size_t len, double bytes) {
     if (isinf(bytes)) snprintf(text, len, "never");
-    else if (bytes < SMALLEST) snprintf(text, len, "any size");
+    else if (bytes < (double)SMALLEST) snprintf(text, len, "any size");
     else if (bytes < 1024) snprintf(text, len, "%.0f B", bytes);
     else if (bytes < 10 * 1024 && fmod(bytes, 1024) > 0) snprintf(text, len, "%.1f KB", bytes / 1024);
     else if (bytes < 1048576) snprintf(text, len, "%.0f KB", bytes / 1024);
@@ -986,8 +986,14 @@ static void write_policy(const char *path) {
 
 /* ---- what people read -------------------------------------------------------------------------------------------- */
 
-#define SIZE(x) size_text((char[24]){0}, 24, (x))
-#define US(x) us_text((char[24]){0}, 24, (x))
+/* Room for a number as text; there are as many as a line of output needs. */
+static char *room(void) {
+    static char rooms[32][40];
+    static unsigned i;
+    return rooms[i++ % 32];
+}
+#define SIZE(x) size_text(room(), 24, (x))
+#define US(x) us_text(room(), 24, (x))
 
 static void print_range(char *text, size_t len, double a, double b) {
     if (strcmp(SIZE(a), SIZE(b)) == 0) snprintf(text, len, "%s", SIZE(a));
@@ -1004,7 +1010,7 @@ static void print_plan(int op, int cls) {
         print_range(by_round, sizeof by_round, l->low, l->high);
         print_range(by_input, sizeof by_input, l->least, l->most);
         printf("  %-8s %-8s %-9s %-16s %9s   %-20s %s\n", op_names[op], class_names[cls], SIZE(l->from), how,
-               US(software_at(op, l->exact > SMALLEST ? l->exact : SMALLEST, 0.5)), by_round, by_input);
+               US(software_at(op, l->exact > (double)SMALLEST ? l->exact : (double)SMALLEST, 0.5)), by_round, by_input);
     }
 }
 
@@ -1170,7 +1176,7 @@ static void write_data(const char *path) {
 
 static void quoted(FILE *f, const char *text) { /* in gnuplot's single quotes */
     fputc('\'', f);
-    for (; *text; text++) fputs(*text == '\'' ? "''" : (char[2]){*text, 0}, f);
+    for (; *text; text++) fprintf(f, *text == '\'' ? "%c%c" : "%c", *text, *text);
     fputc('\'', f);
 }
 
@@ -1210,13 +1216,13 @@ static void script_backend(FILE *f, int op, int b) {
     if (isinf(grey))
         fprintf(f, "set object 1 rectangle from graph 0,0 to graph 1,1 behind fillcolor rgb '#e4e4e4' fillstyle solid "
                    "noborder\n");
-    else if (grey > SMALLEST)
+    else if (grey > (double)SMALLEST)
         fprintf(f,
                 "set object 1 rectangle from graph 0, graph 0 to first %.0f, graph 1 behind fillcolor rgb '#e4e4e4' "
                 "fillstyle solid "
                 "noborder\n",
                 grey);
-    if (!isinf(dashed) && dashed > SMALLEST)
+    if (!isinf(dashed) && dashed > (double)SMALLEST)
         fprintf(
             f,
             "set arrow 1 from first %.0f, graph 0 to first %.0f, graph 1 nohead dashtype 3 linecolor rgb '#606060'\n",
@@ -1244,7 +1250,7 @@ static void script_backend(FILE *f, int op, int b) {
     fprintf(
         f,
         "     NaN with boxes fillstyle solid noborder linecolor rgb '#e4e4e4' title 'software is better (batch work)'");
-    if (!isinf(dashed) && dashed > SMALLEST)
+    if (!isinf(dashed) && dashed > (double)SMALLEST)
         fprintf(f, ", \\\n     NaN with lines dashtype 3 linecolor rgb '#606060' title 'latency-critical work pays "
                    "from here'");
     fprintf(f, "\nunset object\nunset arrow\n");
@@ -1326,7 +1332,7 @@ static const char *choice_text(char *text, size_t len, struct choice c) {
     else snprintf(text, len, "%s %s", mode_names[c.mode], backend_names[c.backend]);
     return text;
 }
-#define CHOICE(c) choice_text((char[40]){0}, 40, (c))
+#define CHOICE(c) choice_text(room(), 40, (c))
 
 /* Neighbouring sizes where the policy decides alike and the same would be better. */
 struct region {
@@ -1354,7 +1360,7 @@ static int compare_class(const ol_policy *p, int op, int cls) {
         const double ratio = cost_ratio(op, is, best, cls, MEDIAN, ALL, x);
         if (isnan(ratio)) continue;
         const double more = cost_ns(op, is, cls, x) - cost_ns(op, best, cls, x);
-        const int slower = ratio > 1 + want.margin / 100 && more > NEGLIGIBLE_NS;
+        const int slower = ratio > 1 + want.margin / 100 && more > (double)NEGLIGIBLE_NS;
         if (r.worst > 0 && (!slower || !same(is, r.is) || !same(best, r.best))) {
             print_region(&r, op, cls);
             r.worst = 0;
@@ -1374,7 +1380,7 @@ static char *read_text(const char *path) {
     FILE *f = fopen(path, "r");
     if (!f && (strcmp(path, "pool") == 0 || strcmp(path, "thesis") == 0)) return strdup(path);
     if (!f) fail("can't read %s: %s: --compare takes a policy file, or pool or thesis", path, strerror(errno));
-    char *text = memory(MOST);
+    char *text = (char *)memory(MOST);
     const size_t n = fread(text, 1, MOST, f);
     if (ferror(f)) fail("can't read %s: %s", path, strerror(errno));
     if (n == MOST || memchr(text, 0, n)) fail("%s is not a policy file", path);
@@ -1400,7 +1406,7 @@ static void check_backends(const char *path, const ol_policy *p) {
 static int compare(const ol_policy *p) {
     int n = 0;
     printf("\n%s against what was measured: where it is slower by more than %.0f%% (and %.1f us)\n\n", want.compare,
-           want.margin, NEGLIGIBLE_NS / 1e3);
+           want.margin, (double)NEGLIGIBLE_NS / 1e3);
     printf("  %-8s %-8s %-18s %-16s %-16s %s\n", "op", "class", "input", "decides", "better", "slower by up to");
     for (int op = OPS - 1; op > OL_OP_CALL; op--) /* calls: their size is a hint */
         for (int cls = OL_BATCH; cls >= OL_LATENCY && measured(op); cls--) n += compare_class(p, op, cls);
@@ -1472,7 +1478,7 @@ static uint32_t ops_of(const char *list) {
     return ops;
 }
 
-static void option(int o) {
+static void take_option(int o) {
     switch (o) {
     case 'q': want.quick = 1; break;
     case 'r': want.rounds = (int)number("rounds", optarg, ROUNDS_MIN, ROUNDS_MAX); break;
@@ -1515,7 +1521,7 @@ static void options(int argc, char **argv) {
                               argv[i]);
     for (char *p = commands; *p; p++)
         if (*p == '\n') *p = ' ';
-    for (int o; (o = getopt_long(argc, argv, "", all, NULL)) != -1;) option(o);
+    for (int o; (o = getopt_long(argc, argv, "", all, NULL)) != -1;) take_option(o);
     if (optind < argc) fail("'%s' is no option; see calibrate --help", argv[optind]);
     if (!(want.seconds > 0)) want.seconds = want.quick ? 8 : 45;
     if (!want.rounds) want.rounds = want.quick ? ROUNDS_MIN : 15;
