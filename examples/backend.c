@@ -116,8 +116,19 @@ static void engine_close(void *channel) {
     free(e);
 }
 
-static ol_backend backend = {OL_BACKEND_VERSION, 1u << OL_OP_CALL | 1u << OL_OP_CRC32, "engine", NULL, engine_open,
-                             engine_submit, engine_poll, engine_look, NULL, engine_cancel, engine_close, NULL, NULL};
+static ol_backend backend = {OL_BACKEND_VERSION,
+                             1u << OL_OP_CALL | 1u << OL_OP_CRC32,
+                             "engine",
+                             NULL,
+                             engine_open,
+                             engine_submit,
+                             engine_poll,
+                             engine_look,
+                             NULL,
+                             engine_cancel,
+                             engine_close,
+                             NULL,
+                             NULL};
 
 struct job {
     ol_co co;
