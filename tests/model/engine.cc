@@ -47,7 +47,7 @@ namespace {
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>words: what is known of each piece of memory. All of it is forgotten between two schedules                      */
 
-constexpr size_t ARENA = 1 << 18; /* bytes that one schedule may allocate; nothing is used twice in it */
+constexpr size_t ARENA = 1 << 19; /* bytes that one schedule may allocate; nothing is used twice in it */
 constexpr size_t WORD = 8, ATOM = 4, BLOCKS = 512, STATICS = 16, HISTORY = rl::atomic_history_size;
 
 alignas(64) unsigned char arena[ARENA];
