@@ -12,7 +12,7 @@ usage: bash tests/sanitizers/run.sh [--quick] [--seeds N] [--list] [NAME...]
 
   NAME        only runs whose name contains all of these words: clang tsan O2 threads
   --seeds N   seeds of the simulation for each; default 1000, a fiftieth of them under valgrind
-  --quick     what `make test` does not run anyway: clang's with one optimisation, and valgrind, on 200 seeds
+  --quick     what `make test` does not run anyway: clang's with one optimisation, and valgrind, on 80 seeds
   --list      the names
 
 A run passes when its program says that all its tests passed and no sanitizer wrote a line. Logs: build/sanitizers.
@@ -31,7 +31,7 @@ words=()
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
-    --quick) quick=1 seeds=200 ;;
+    --quick) quick=1 seeds=80 ;;
     --list) mode=list ;;
     --seeds)
         seeds=${2:-}
