@@ -4424,6 +4424,11 @@ static uint32_t ol__bucket(uint64_t bytes) {
 static ol__cell *ol__cell_of(const ol_loop *loop, uint32_t kind, uint32_t cls, uint64_t bytes) {
     return &loop->cell[kind - 1][cls - 1][ol__bucket(bytes)];
 }
+static uint32_t ol__op_class(const ol_op *op) { return op->flags_ & OL__OP_CLASS; }
+static ol__cell *ol__op_cell(const ol_loop *loop, const ol_op *op) {
+    return ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+}
+static const uint8_t ol__way_modes[] = {OL_SOFTWARE, OL_ASYNC, OL_SYNC}; /* of OL__HERE, OL__ASYNC, OL__SYNC */
 
 /* A moving average. One sample moves it up by three eighths at most, so that an interruption doesn't count for much;
    `half`: by half of the way, when samples are rare. */
@@ -4467,7 +4472,7 @@ static int ol__count_due(ol_loop *loop) {
 }
 
 static void ol__times_add(ol_loop *loop, const ol_op *op, int64_t submit, int64_t service, int64_t total) {
-    ol_histogram *h = loop->times[op->kind - 1][(op->flags_ & 3) - 1];
+    ol_histogram *h = loop->times[op->kind - 1][ol__op_class(op) - 1];
     if (submit >= 0) ol_histogram_add(&h[OL_TIME_SUBMIT], submit);
     if (submit >= 0) ol_histogram_add(&h[OL_TIME_QUEUE], total - service - submit);
     ol_histogram_add(&h[OL_TIME_SERVICE], service);
@@ -4508,14 +4513,14 @@ static void ol__sample_end(ol_loop *loop, ol_op *op) {
         const int64_t work = (int64_t)t->submit_ns + op->service_ns, most = loop->now - t->handed;
         int64_t least = looked - t->handed > work ? looked - t->handed : work;
         if (least > most || t->learn == 1 + OL__SYNC) least = most; /* who spins has looked all the time */
-        ol__learn_from(ol__cell_of(loop, op->kind, op->flags_ & 3, op->len), lane, t,
+        ol__learn_from(ol__op_cell(loop, op), lane, t,
                        op->service_ns ? least : (least + most) / 2, op->why == OL_WHY_PROBE);
     }
     if (t->count) ol__times_add(loop, op, (int64_t)t->submit_ns, op->service_ns, total);
 }
 
 static void ol__op_counted(ol_loop *loop, const ol_op *op) {
-    ol__cell_of(loop, op->kind, op->flags_ & 3, op->len)->n[op->mode]++;
+    ol__op_cell(loop, op)->n[op->mode]++;
     loop->stats.why[op->why]++;
 }
 
@@ -4533,13 +4538,12 @@ OL_API int ol_loop_get_times(const ol_loop *loop, int kind, int cls, int what, o
 OL_API int ol_loop_get_cell(const ol_loop *loop, int kind, int cls, uint64_t bytes, ol_cell *out) {
     if (!loop || !out || kind < 1 || kind >= OL__KINDS || cls < OL_LATENCY || cls > OL_BATCH)
         return ol__fail(OL__E_STATS);
-    static const uint8_t mode[] = {OL_SOFTWARE, OL_ASYNC, OL_SYNC};
     const uint32_t size = (uint32_t)ol__least(out->size, sizeof *out), b = ol__bucket(bytes);
     const ol__cell *cell = ol__cell_of(loop, (uint32_t)kind, (uint32_t)cls, bytes);
     ol_cell c;
     memset(&c, 0, sizeof c);
     c.size = size;
-    c.choice = mode[cell->choice];
+    c.choice = ol__way_modes[cell->choice];
     c.min = b ? (uint64_t)128 << b : 0;
     c.max = b < OL__BUCKETS - 1 ? ((uint64_t)256 << b) - 1 : 0;
     memcpy(c.n, cell->n, sizeof c.n);
@@ -4598,7 +4602,6 @@ OL_API int ol_loop_dump(const ol_loop *loop, char *text, size_t len) {
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* >>op:impl: submission, completion, cancel                                                                        */
 
-static uint32_t ol__op_class(const ol_op *op) { return op->flags_ & OL__OP_CLASS; }
 static uint32_t ol__op_line(const ol_op *op) {
     const uint32_t call = op->kind == OL_OP_CALL || op->kind == OL_OP_FILE ? OL__CALLS : 0;
     return call + (ol__op_class(op) == OL_LATENCY ? 0 : OL__OF_BATCH);
@@ -4672,7 +4675,7 @@ static void ol__op_report(ol_loop *loop, ol_op *op) {
 
 /* On the spot, in one go. */
 static void ol__op_software(ol_loop *loop, ol_op *op, uint8_t why) {
-    ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+    ol__cell *cell = ol__op_cell(loop, op);
     const int count = ol__count_due(loop), learn = ol__learn_due(cell, why);
     const int64_t begin = count || learn ? OL_SYS_NOW() : 0;
     op->where = 0;
@@ -4715,7 +4718,7 @@ static void ol__op_stop(ol_loop *loop, ol_op *op, uint8_t flag) {
     (void)there;
     if (staged) {
         line->in_flight--;
-        ol__unload(lane, ol__cell_of(loop, op->kind, ol__op_class(op), op->len));
+        ol__unload(lane, ol__op_cell(loop, op));
     } else {
         line->parked_n--;
     }
@@ -4740,7 +4743,7 @@ static int ol__has_room(const ol__lane *lane, uint32_t which) {
 /* One that was to be offloaded, and can't be. */
 static void ol__op_here(ol_loop *loop, ol__lane *lane, ol__line *line, ol_op *op, uint8_t why) {
     line->in_flight--;
-    ol__unload(lane, ol__cell_of(loop, op->kind, ol__op_class(op), op->len));
+    ol__unload(lane, ol__op_cell(loop, op));
     if (!op->sample_ && loop->sampled) loop->sampled--; /* it counts where it runs */
     ol__sample_drop(loop, op);
     ol__op_software(loop, op, why);
@@ -4753,7 +4756,7 @@ static void ol__stage(ol_loop *loop, ol__lane *lane, ol_op *op) {
         lane->progress = loop->now;
         lane->work = 0; /* it is a sum of estimates that change */
     }
-    lane->work += ol__cell_of(loop, op->kind, ol__op_class(op), op->len)->service;
+    lane->work += ol__op_cell(loop, op)->service;
     op->state_ = OL__STAGED;
     line->in_flight++;
     ol__push(&line->staged, ol__item_op(op));
@@ -4836,8 +4839,7 @@ static uint32_t ol__auto(const ol_loop *loop, ol__lane *lane, ol__cell *cell, ol
 
 /* The mode of an operation whose rule says auto. */
 static uint32_t ol__auto_mode(ol_loop *loop, ol__lane *lane, ol_op *op, int spin) {
-    static const uint8_t mode[] = {OL_SOFTWARE, OL_ASYNC, OL_SYNC};
-    ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+    ol__cell *cell = ol__op_cell(loop, op);
     const int asleep = lane->backend->asleep && lane->backend->asleep(lane->channel.self);
     const float backlog = ol__backlog(loop, lane);
     if (op->kind == OL_OP_FILE) return OL_ASYNC; /* what may block has no choice */
@@ -4848,7 +4850,7 @@ static uint32_t ol__auto_mode(ol_loop *loop, ol__lane *lane, ol_op *op, int spin
     const float here = cell->ns[OL__HERE][0];
     if (way == OL__HERE && (here > 0 ? here > (float)loop->desc.slice_ns : op->len > OL__BLOCK)) return OL_SLICED;
     if (way != OL__HERE && ol__learn_due(cell, op->why)) ol__sample_begin(loop, op, 1 + way, asleep, backlog);
-    return mode[way];
+    return ol__way_modes[way];
 }
 
 /* Accepted: it has its timeout, and ol_close finds it. 0, or -ENOMEM. */
@@ -4942,7 +4944,7 @@ static void ol__run_slice(ol_loop *loop, ol_op *op) {
     op->service_ns = (uint32_t)ol__least((uint64_t)s->spent, UINT32_MAX);
     loop->stats.software++;
     loop->now = now;
-    ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+    ol__cell *cell = ol__op_cell(loop, op);
     if (r != -ECANCELED) ol__learn(cell, cell->ns[OL__HERE], s->spent, op->why == OL_WHY_PROBE);
     s->op = NULL;
     if (s->waiting_n) {
@@ -5058,7 +5060,7 @@ static void ol__flush(ol_loop *loop) {
 
 /* It is off the backend's hands; how long that took is kept, where the backend says so. */
 static void ol__served(ol_loop *loop, ol__lane *lane, const ol_op *op) {
-    ol__cell *cell = ol__cell_of(loop, op->kind, ol__op_class(op), op->len);
+    ol__cell *cell = ol__op_cell(loop, op);
     ol__unload(lane, cell);
     if (op->service_ns) ol__average(&cell->service, (float)op->service_ns, op->why == OL_WHY_PROBE);
 }
