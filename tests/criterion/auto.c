@@ -32,14 +32,10 @@ static int test_epoll_wait(int ep, struct epoll_event *events, int n, int64_t ti
 #include <criterion/criterion.h>
 #include <fcntl.h>
 
+#include "random.h"
+
 TestSuite(automatic, .timeout = 120);
 
-static uint64_t random_state = 88172645463325252ull;
-static uint64_t random64(void) { /* xorshift64, Marsaglia 2003 */
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    return random_state ^= random_state << 17;
-}
 /* Within so many percent of it. */
 static int64_t around(int64_t ns, int percent) {
     if (!percent) return ns;

@@ -11,18 +11,12 @@
 #include <criterion/criterion.h>
 #include <zlib.h>
 
+#include "random.h"
+
 enum { MAX = 70000, ROOM = 2 * MAX + 1024, GUARD = 64 };
 
 static const int window_bits[] = {0, -15, 15, 31}; /* zlib's names for raw, zlib, gzip */
 static const char *const format_name[] = {"", "raw", "zlib", "gzip"};
-
-static uint64_t random_state = 88172645463325252ull;
-static uint32_t random32(void) { /* xorshift64, Marsaglia 2003 */
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 16);
-}
 
 /* Four kinds of data: text-like, noise, one repeated byte, and a mixture with long repetitions. */
 static void fill(uint8_t *p, size_t n, int kind) {

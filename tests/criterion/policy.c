@@ -9,6 +9,8 @@
 
 #include <criterion/criterion.h>
 
+#include "random.h"
+
 TestSuite(policy, .timeout = 60);
 
 static ol_policy parse(const char *text) {
@@ -125,12 +127,6 @@ Test(policy, random_text_never_does_more_than_fail) {
 
 /* ---- as text again */
 
-static uint64_t random_state = 88172645463325252ull;
-static uint64_t random64(void) { /* xorshift64, Marsaglia 2003 */
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    return random_state ^= random_state << 17;
-}
 static uint64_t random_size(void) { /* of all magnitudes, round ones often */
     uint64_t n = random64() % (((uint64_t)1 << (random64() % 40)) + 1);
     if (random64() % 3 == 0) n &= ~(uint64_t)1023;

@@ -77,6 +77,8 @@ static uint32_t test_crc(uint32_t crc, const unsigned char *p, uint64_t n) {
 
 #include <criterion/criterion.h>
 
+#include "random.h"
+
 TestSuite(slices, .timeout = 120);
 
 enum { US = 1000, SLICE = 20 * US, BLOCK = 16384, STEP = 500 + 2 * BLOCK + BLOCK / 4 /* the longest */ };
@@ -106,13 +108,6 @@ static ol_loop_stats stats(void) {
 /* ---- the same results as in software */
 
 enum { MOST = 1 << 20, ROOM = MOST + MOST / 8 };
-static uint64_t random_state = 88172645463325252ull;
-static uint32_t random32(void) { /* xorshift64, Marsaglia 2003 */
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 16);
-}
 /* Text-like, noise, one repeated byte, noise with long repetitions. */
 static void fill(uint8_t *p, size_t n, int kind) {
     for (size_t i = 0; i < n; i++) {

@@ -39,14 +39,9 @@ static int test_epoll_wait(int ep, struct epoll_event *events, int n, int64_t ti
 #include <ctype.h>
 #include <math.h>
 
-TestSuite(stats, .timeout = 60);
+#include "random.h"
 
-static uint64_t random_state = 88172645463325252ull;
-static uint64_t random64(void) { /* xorshift64, Marsaglia 2003 */
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    return random_state ^= random_state << 17;
-}
+TestSuite(stats, .timeout = 60);
 
 /* ---- histograms */
 
